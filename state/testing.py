@@ -86,16 +86,16 @@ class DictStore:
             raise StateVersionError(msg)
         other = DictStore(self.shard, self.step, self._versions_kept)
         other.version = wanted
-        other._records = dict(self._records)  # noqa: SLF001 - its own class
+        other._records = dict(self._records)
         for number in sorted(self._before, reverse=True):
             if number <= wanted:
-                other._before[number] = self._before[number]  # noqa: SLF001
+                other._before[number] = self._before[number]
                 continue
             for key, value in self._before[number].items():
                 if value is None:
-                    other._records.pop(key, None)  # noqa: SLF001
+                    other._records.pop(key, None)
                 else:
-                    other._records[key] = value  # noqa: SLF001
+                    other._records[key] = value
         return other
 
     def as_dict(self) -> dict[bytes, bytes]:
