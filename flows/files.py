@@ -1,0 +1,140 @@
+"""Event files as streams: .jsonl, .avro and .parquet, readable from any position.
+
+A position is where the next record starts: bytes for .jsonl, records for the other two. Records are numbered from 0;
+the number is the `offset` by which decisions and dead letters name their source.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import fastavro
+import pyarrow.parquet
+
+from schemas.errors import ConfigError, StreamError
+
+SUFFIXES: Final = (".jsonl", ".avro", ".parquet")
+_ROWS_AT_ONCE: Final = 4_096
+
+Record = tuple[bytes | dict[str, Any], int, int]
+"""(payload, its number, position behind it)"""
+
+
+class EventFile(Protocol):
+    """One file of one contract's records.
+
+    Attributes:
+        path: The file.
+        size: Length in the unit of positions.
+    """
+
+    path: Path
+    size: int
+
+    def read_from(self, position: int, number: int) -> Iterator[Record]:
+        """Records from `position` on, the first of which has the given number.
+
+        Raises:
+            StreamError: The file cannot be read any further; the message says where.
+        """
+        ...
+
+
+class JsonLines:
+    """One JSON object a line; empty lines are passed over, a last line without a line end counts."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = path.stat().st_size
+
+    def read_from(self, position: int, number: int) -> Iterator[Record]:
+        """Lines from byte `position` on."""
+        with self.path.open("rb", buffering=1 << 20) as lines:
+            lines.seek(position)
+            for line in lines:
+                position += len(line)
+                payload = line.rstrip(b"\r\n")
+                if payload:
+                    yield payload, number, position
+                    number += 1
+
+
+class AvroContainer:
+    """An Avro object container file; read in full up to the position on resume, since blocks are not indexed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with path.open("rb") as source:
+            self.size = sum(block.num_records for block in fastavro.block_reader(_checked(path, source)))
+
+    def read_from(self, position: int, number: int) -> Iterator[Record]:
+        """Records from record `position` on."""
+        with self.path.open("rb", buffering=1 << 20) as source:
+            try:
+                for record in itertools.islice(fastavro.reader(source), position, None):
+                    position += 1
+                    # Not an object: validation says what was expected instead.
+                    yield record if isinstance(record, dict) else {}, number, position
+                    number += 1
+            except (EOFError, ValueError, TypeError, IndexError) as error:
+                message = f"{self.path}: record {position} cannot be read as Avro ({error}); is the file cut short?"
+                raise StreamError(message) from error
+
+
+class ParquetRows:
+    """A Parquet file, a record a row; columns that are null are absent fields."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.size = pyarrow.parquet.ParquetFile(path).metadata.num_rows
+        except (pyarrow.ArrowException, OSError) as error:
+            message = f"{path}: expected a Parquet file, found something else ({error})"
+            raise ConfigError(message) from error
+
+    def read_from(self, position: int, number: int) -> Iterator[Record]:
+        """Rows from row `position` on."""
+        skip = position
+        with pyarrow.parquet.ParquetFile(self.path) as rows:
+            for batch in rows.iter_batches(batch_size=_ROWS_AT_ONCE):
+                if skip >= batch.num_rows:
+                    skip -= batch.num_rows
+                    continue
+                for row in batch.slice(skip).to_pylist():
+                    position += 1
+                    yield {name: value for name, value in row.items() if value is not None}, number, position
+                    number += 1
+                skip = 0
+
+
+def _checked(path: Path, source: io.BufferedReader) -> io.BufferedReader:
+    if source.read(4) != b"Obj\x01":
+        message = f"{path}: expected an Avro object container file (it starts with 'Obj' and 1), found something else"
+        raise ConfigError(message)
+    source.seek(0)
+    return source
+
+
+_KINDS: Final[dict[str, Callable[[Path], EventFile]]] = {
+    ".jsonl": JsonLines,
+    ".avro": AvroContainer,
+    ".parquet": ParquetRows,
+}
+
+
+def find_events(directory: Path, name: str) -> EventFile | None:
+    """The file of stream `name` in `directory`, None when there is none.
+
+    Raises:
+        ConfigError: There are several, so it is unclear which one is meant.
+    """
+    found = [directory / f"{name}{suffix}" for suffix in SUFFIXES if (directory / f"{name}{suffix}").is_file()]
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        message = f"{directory}: expected one file of {name}, found {names}; remove all but one"
+        raise ConfigError(message)
+    return _KINDS[found[0].suffix](found[0]) if found else None
