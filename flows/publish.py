@@ -1,0 +1,260 @@
+"""Publishes records once, to files: decisions, labelled outcomes and dead letters, one slot each.
+
+A slot's snapshot is (offset, version): how long its file was and which version its ledger had. What stands in the file
+behind that offset was published by a run that died before it could commit, and is *adopted*: it is read back on
+resume, and when the replayed flow comes to publish the same record again, the published one stands and the recomputed
+one is dropped. A torn last line was never published; it is cut off.
+
+The ledger of decisions remembers where in the file each decision stands, so that a retry of the same payment is
+answered with the very decision published, marked `duplicate`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, TypedDict
+
+import orjson
+from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
+
+from schemas.errors import StateError
+from state.api import StepStore
+
+DECISIONS: Final = "decisions"
+LABELLED_OUTCOMES: Final = "labelled_outcomes"
+DEAD_LETTERS: Final = "dead_letters"
+SLOTS: Final = (DECISIONS, LABELLED_OUTCOMES, DEAD_LETTERS)
+
+_DAY_US: Final = 86_400_000_000
+_SWEPT_AT_ONCE: Final = 2_000
+"""Ledger entries deleted in one snapshot: fewer than a second's decisions lets it grow, more lengthens the stall."""
+
+
+class Publication:
+    """A record on its way out.
+
+    Attributes:
+        identity: Equal for equal records of a slot, however often they are computed.
+        line: The record, one line without its end; empty for the answer to a retry, which the ledger knows.
+        seen_at_us: The flow's clock when its payment was read.
+    """
+
+    __slots__ = ("identity", "line", "seen_at_us")
+
+    def __init__(self, identity: bytes, line: bytes, seen_at_us: int) -> None:
+        self.identity = identity
+        self.line = line
+        self.seen_at_us = seen_at_us
+
+
+class SlotSnapshot(TypedDict):
+    """What bytewax keeps of a slot."""
+
+    offset: int
+    version: int
+
+
+def decision_identity(transaction_id: str) -> bytes:
+    """A decision is told by its transaction."""
+    return transaction_id.encode()
+
+
+def dead_letter_identity(topic: str, partition: int, offset: int) -> bytes:
+    """A dead letter is told by where its record came from."""
+    return f"{topic}/{partition}/{offset}".encode()
+
+
+def labelled_identity(transaction_id: str, source: str, event_time: str) -> bytes:
+    """A labelled outcome is told by its transaction, who said it and when."""
+    return f"{transaction_id}\x1f{source}\x1f{event_time}".encode()
+
+
+def identity_of(slot: str, record: dict[str, Any]) -> bytes:
+    """The identity of a record read back from a slot's file."""
+    if slot == DECISIONS:
+        return decision_identity(record["transaction_id"])
+    if slot == LABELLED_OUTCOMES:
+        return labelled_identity(record["transaction_id"], record["source"], record["event_time"])
+    return dead_letter_identity(record["topic"], record["partition"], record["offset"])
+
+
+class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
+    """One output file and its ledger."""
+
+    def __init__(
+        self, slot: str, path: Path, ledger: StepStore, committed: int, ttl_us: int, sync: Callable[[], None]
+    ) -> None:
+        """Open the file, cut off a torn line, adopt what stands behind the committed offset.
+
+        Args:
+            slot: One of SLOTS.
+            path: The file.
+            ledger: Its ledger, already rolled back to the committed version.
+            committed: Length of the file at the last commit.
+            ttl_us: For how long retries are answered.
+            sync: Makes committed state durable; called once a snapshot.
+
+        Raises:
+            StateError: The file is shorter than what was committed.
+        """
+        self._slot = slot
+        self._ledger = ledger
+        self._ttl_us = ttl_us
+        self._sync = sync
+        # Answers to a retry repeat their decision's identity, so adopted ones are counted, not listed.
+        self._adopted: dict[tuple[bytes, bool], int] = {}
+        self._new_ledger: dict[bytes, bytes | None] = {}
+        self._clock_us = 0
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        self._buffer: list[bytes] = []
+        size = os.fstat(self._file).st_size
+        if size < committed:
+            os.close(self._file)
+            message = (
+                f"{path}: expected at least the {committed} bytes that were committed, found {size}; "
+                "restore the file, or start anew with an empty --state and --out"
+            )
+            raise StateError(message)
+        self._end = self._adopt(path, committed, size)
+        os.lseek(self._file, self._end, os.SEEK_SET)
+
+    def _adopt(self, path: Path, committed: int, size: int) -> int:
+        """Read the file from `committed` on; returns where its last whole line ends."""
+        end = committed
+        with path.open("rb") as lines:
+            lines.seek(committed)
+            for line in lines:
+                if not line.endswith(b"\n"):
+                    break
+                record = orjson.loads(line)
+                duplicate = bool(record.get("duplicate"))
+                key = (identity_of(self._slot, record), duplicate)
+                self._adopted[key] = self._adopted.get(key, 0) + 1
+                if self._slot == DECISIONS and not duplicate:
+                    # Its day is not in the record; the retry's look-up tries each day of the ledger's span.
+                    self._place[key[0]] = (end, len(line) - 1)
+                end += len(line)
+        if end < size:
+            os.ftruncate(self._file, end)
+        return end
+
+    @property
+    def _place(self) -> dict[bytes, tuple[int, int]]:
+        """Where adopted decisions stand, until the flow comes to them again and the ledger takes them over."""
+        places: dict[bytes, tuple[int, int]] = self._ledger.memo.setdefault("adopted", {})
+        return places
+
+    def write_batch(self, items: list[Sequence[Publication]]) -> None:
+        """Called by bytewax with the records of one or more batches."""
+        for records in items:
+            for record in records:
+                self._publish(record)
+        if self._new_ledger:
+            self._ledger.put_many(list(self._new_ledger.items()))
+            self._new_ledger = {}
+        if self._buffer:
+            self._flush()
+
+    def _publish(self, record: Publication) -> None:
+        self._clock_us = max(self._clock_us, record.seen_at_us)
+        duplicate = not record.line
+        adopted = self._adopted
+        if adopted:
+            key = (record.identity, duplicate)
+            left = adopted.get(key, 0)
+            if left:
+                if left == 1:
+                    del adopted[key]
+                else:
+                    adopted[key] = left - 1
+                if self._slot == DECISIONS and not duplicate:
+                    self._remember(record, *self._place.pop(record.identity))
+                return
+        line = self._answer(record) if duplicate else record.line
+        if self._slot == DECISIONS and not duplicate:
+            self._remember(record, self._end, len(line))
+        self._buffer.append(line)
+        self._end += len(line) + 1
+
+    def _remember(self, record: Publication, offset: int, length: int) -> None:
+        day = record.seen_at_us // _DAY_US
+        self._new_ledger[b"d" + day.to_bytes(4, "big") + record.identity] = offset.to_bytes(8, "big") + length.to_bytes(
+            4, "big"
+        )
+
+    def _answer(self, record: Publication) -> bytes:
+        """The decision already published of this payment, marked as the answer to a retry.
+
+        Raises:
+            StateError: The ledger does not know it, although the step `seen` does: they are out of step.
+        """
+        today = record.seen_at_us // _DAY_US
+        oldest = max(0, (record.seen_at_us - self._ttl_us) // _DAY_US)
+        keys = [b"d" + day.to_bytes(4, "big") + record.identity for day in range(today, oldest - 1, -1)]
+        place = next((self._new_ledger[key] for key in keys if key in self._new_ledger), None)
+        if place is None:
+            place = next((found for found in self._ledger.get_many(keys) if found is not None), None)
+        if place is None:
+            message = (
+                f"slot {self._slot}: a retry of transaction {record.identity.decode()!r} came, and the ledger holds no "
+                "decision of it; state and ledger are out of step: restore both from one backup"
+            )
+            raise StateError(message)
+        self._flush()
+        offset, length = int.from_bytes(place[:8], "big"), int.from_bytes(place[8:], "big")
+        line = os.pread(self._file, length, offset)
+        return line.replace(b'"duplicate":false', b'"duplicate":true', 1)
+
+    def _flush(self) -> None:
+        if self._buffer:
+            self._buffer.append(b"")
+            data = memoryview(b"\n".join(self._buffer))
+            while data:
+                data = data[os.write(self._file, data) :]
+            self._buffer = []
+
+    def snapshot(self) -> SlotSnapshot:
+        """Called by bytewax at the end of an epoch, after all steps: what was published becomes durable."""
+        self._flush()
+        os.fsync(self._file)
+        self._sweep()
+        version = self._ledger.commit()
+        self._sync()
+        return SlotSnapshot(offset=self._end, version=version)
+
+    def _sweep(self) -> None:
+        # One day more than the span, so that the day a retry may still ask for is whole.
+        limit = (self._clock_us - self._ttl_us) // _DAY_US - 1
+        if self._slot == DECISIONS and limit > 0:
+            old = self._ledger.scan(b"d", b"d" + limit.to_bytes(4, "big"), _SWEPT_AT_ONCE)
+            if old:
+                self._ledger.put_many([(key, None) for key, _ in old])
+
+    def close(self) -> None:
+        """Called by bytewax when the flow has ended in order."""
+        self._flush()
+        os.close(self._file)
+
+
+OpenSlot = Callable[[str, SlotSnapshot | None], FileSlot]
+
+
+class FileSink(FixedPartitionedSink[Sequence[Publication], SlotSnapshot]):
+    """The three output files as bytewax partitions; the key of an item is its slot's name."""
+
+    def __init__(self, open_slot: OpenSlot) -> None:
+        self._open_slot = open_slot
+
+    def list_parts(self) -> list[str]:
+        """Called by bytewax once a worker; the same everywhere, so that any worker may own any slot."""
+        return list(SLOTS)
+
+    def part_fn(self, item_key: str) -> int:
+        """Called by bytewax for each item."""
+        return SLOTS.index(item_key)
+
+    def build_part(self, step_id: str, for_part: str, resume_state: SlotSnapshot | None) -> FileSlot:
+        """Called by bytewax on the worker that owns the slot."""
+        return self._open_slot(for_part, resume_state)
