@@ -1,0 +1,173 @@
+"""events → seen → one stage an entity → decide → decisions, labelled outcomes; the unusable → dead-letters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import bytewax.operators as op
+import msgspec
+from bytewax.dataflow import Dataflow
+from bytewax.inputs import Source
+
+from flows.publish import (
+    DEAD_LETTERS,
+    DECISIONS,
+    LABELLED_OUTCOMES,
+    FileSink,
+    OpenSlot,
+    Publication,
+    dead_letter_identity,
+    decision_identity,
+    labelled_identity,
+)
+from flows.stage import EVERY, PASS, OpenStore, Part, Stage, run_stage
+from flows.stats import RunStats
+from operators.decide import Decide
+from operators.entity import Entity
+from operators.features import EntitySpec
+from operators.inflight import DEAD_LETTER, LABEL, OUTCOME, PAYMENT, TICK, InFlight
+from operators.seen import Seen
+from operators.step import Step
+from schemas.codec import encode_json
+from schemas.redact import redact
+from state.shards import shard_of
+
+
+def build(
+    source: Source[Part],
+    seen: Seen,
+    entities: Sequence[tuple[EntitySpec, Entity]],
+    decide: Decide,
+    open_store: OpenStore,
+    open_slot: OpenSlot,
+    shards: tuple[str, ...],
+    stats: RunStats,
+    *,
+    in_order: bool,
+) -> Dataflow:
+    """The production graph, over whatever source and outputs it is given.
+
+    Args:
+        source: Parts of ingested events, each numbered as a batch of one part.
+        seen: First step.
+        entities: The entities' steps, in the feature set's order.
+        decide: Last step; it learns, so it runs over a single shard.
+        open_store: Opens a step's store in a shard at a version.
+        open_slot: Opens an output slot at a snapshot.
+        shards: Names of the shards.
+        stats: Where stages report to.
+        in_order: Keep the order of arrival between stages; True only with one worker.
+    """
+    flow = Dataflow("weir")
+    parts = op.input("events", flow, source)
+    for stage in stages(seen, entities, decide, shards):
+        parts = run_stage(parts, stage, open_store, stats.stage(stage.step.name), in_order=in_order)
+    encoded = op.flat_map("encode", parts, _Encode(stats))
+    op.output("publish", encoded, FileSink(open_slot))
+    return flow
+
+
+def stages(
+    seen: Seen, entities: Sequence[tuple[EntitySpec, Entity]], decide: Decide, shards: tuple[str, ...]
+) -> list[Stage]:
+    """The steps in order, with the routes to their shards."""
+    made = [Stage(_step(seen), _route_by_transaction(len(shards)), shards)]
+    made += [
+        Stage(_step(entity), _route_by_key(spec.index, entity.kinds, len(shards)), shards) for spec, entity in entities
+    ]
+    made.append(Stage(_step(decide), _route_to_one, shards[:1]))
+    return made
+
+
+def _step(step: Step) -> Step:
+    return step
+
+
+def _route_by_transaction(count: int) -> Callable[[InFlight], int]:
+    def route(item: InFlight) -> int:
+        if item.kind in (PAYMENT, OUTCOME):
+            event: Any = item.event
+            return shard_of(event.transaction_id.encode(), count)
+        return EVERY if item.kind == TICK else PASS
+
+    return route
+
+
+def _route_by_key(index: int, kinds: frozenset[int], count: int) -> Callable[[InFlight], int]:
+    def route(item: InFlight) -> int:
+        if item.kind not in kinds or item.duplicate:
+            return PASS
+        key = item.keys[index]
+        return PASS if key is None else shard_of(key, count)
+
+    return route
+
+
+def _route_to_one(item: InFlight) -> int:
+    return 0 if item.kind in (PAYMENT, LABEL, TICK) else PASS
+
+
+class _Encode:
+    """Makes publications of what the last step puts out, one list a slot and batch."""
+
+    def __init__(self, stats: RunStats) -> None:
+        self._stats = stats
+
+    def __call__(self, part: Part) -> Iterable[tuple[str, list[Publication]]]:
+        """Called by bytewax for each part of the last step."""
+        events = part.work
+        if part.skip:
+            events = sorted(part.work + part.skip, key=lambda item: item.order)
+        decisions: list[Publication] = []
+        labelled: list[Publication] = []
+        dead: list[Publication] = []
+        count = self._stats.count
+        for item in events:
+            detail: Any = item.detail
+            seen_at_us = item.ingested_at_us
+            if item.kind == PAYMENT:
+                event: Any = item.event
+                identity = decision_identity(event.transaction_id)
+                if item.duplicate:
+                    count("duplicates", "retry")
+                    decisions.append(Publication(identity, b"", seen_at_us))
+                else:
+                    count("decisions", detail["action"])
+                    decisions.append(Publication(identity, encode_json("decision", detail), seen_at_us))
+            elif item.kind == LABEL:
+                count("labelled_outcomes", detail["label"])
+                line = encode_json("labelled_outcome", detail)
+                identity = labelled_identity(detail["transaction_id"], detail["source"], detail["event_time"])
+                labelled.append(Publication(identity, line, seen_at_us))
+            elif item.kind == DEAD_LETTER:
+                count("dead_letters", detail[0])
+                topic, partition, offset = item.origin
+                line = encode_json("dead_letter", dead_letter(item))
+                dead.append(Publication(dead_letter_identity(topic, partition, offset), line, seen_at_us))
+        slots = ((DECISIONS, decisions), (LABELLED_OUTCOMES, labelled), (DEAD_LETTERS, dead))
+        return [(slot, records) for slot, records in slots if records]
+
+
+def dead_letter(item: InFlight) -> dict[str, Any]:
+    """The dead letter of an event, a mapping of the contract; its `detail` is (reason, detail, payload or event)."""
+    detail: Any = item.detail
+    reason, text, payload = detail
+    raw = payload if isinstance(payload, bytes) else msgspec.json.encode(payload)
+    topic, partition, offset = item.origin
+    return {
+        "topic": topic,
+        "partition": partition,
+        "offset": offset,
+        "event_time": getattr(payload, "event_time_us", None),
+        "reason": reason,
+        "detail": text,
+        "payload": redact(raw),
+        "seen_at": item.ingested_at_us,
+    }
+
+
+def slot_path(out: Path, slot: str) -> Path:
+    """The file of an output slot."""
+    return out / f"{slot}.jsonl"

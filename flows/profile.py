@@ -1,0 +1,91 @@
+"""A profile folder (features.toml, policy.toml, learning.toml) made into the steps of the flow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from operators.decide import Decide, DecideConfig
+from operators.enrich import Enricher
+from operators.entity import Entity
+from operators.features import EntitySpec, FeatureSet, load_feature_set
+from operators.geo import Geo
+from operators.learning import LearningConfig, load_learning
+from operators.model import Model, restore_model
+from operators.money import Rates
+from operators.policy import Policy, empty_policy, load_policy
+from operators.seen import Seen, SeenConfig
+from schemas.errors import ProfileError
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What a profile folder declares, parsed and checked.
+
+    Attributes:
+        name: Name of the folder.
+        features: The feature set.
+        policy: Rules and thresholds; without rules when there is no policy.toml.
+        learning: Labels and model; without a model when there is no learning.toml.
+        rates: Exchange rates.
+        geo: Geo data.
+    """
+
+    name: str
+    features: FeatureSet
+    policy: Policy
+    learning: LearningConfig
+    rates: Rates
+    geo: Geo
+
+    def enricher(self) -> Enricher:
+        """What fills the bare facts of payments."""
+        return Enricher(self.features, self.rates, self.geo)
+
+    def seen(self, *, outcomes: bool) -> Seen:
+        """The first step; without outcomes nothing ever matures, or an outage of theirs would make fraud genuine."""
+        learning = self.learning
+        return Seen(
+            SeenConfig(
+                seen_ttl_us=self.features.seen_ttl_us,
+                maturity_us=learning.maturity_us if outcomes else None,
+                correction_horizon_us=learning.correction_horizon_us if outcomes else 0,
+                genuine_share=learning.genuine_sample,
+            )
+        )
+
+    def entities(self) -> list[tuple[EntitySpec, Entity]]:
+        """One step an entity, in the feature set's order."""
+        return [(spec, Entity(self.features, spec)) for spec in self.features.entities]
+
+    def decide(self, *, outcomes: bool) -> Decide:
+        """The last step."""
+        learning = self.learning
+        restore: Callable[[bytes | None], Model] | None = None
+        if learning.model is not None:
+            restore = restore_model(self.features, learning)
+        keep_us = learning.maturity_us + learning.correction_horizon_us if outcomes else None
+        config = DecideConfig(keep_us=keep_us, geo_version=self.geo.version, rates_version=self.rates.version)
+        return Decide(self.features, self.policy, restore, config)
+
+
+def load_profile(directory: Path) -> Profile:
+    """Parse a profile folder; features.toml alone is enough.
+
+    Raises:
+        ProfileError: naming file, key, value and what was expected.
+    """
+    if not (directory / "features.toml").is_file():
+        message = f"{directory}: expected a profile folder with a features.toml, found none; give another --profile"
+        raise ProfileError(message)
+    features = load_feature_set(directory / "features.toml")
+    policy_path = directory / "policy.toml"
+    return Profile(
+        name=directory.resolve().name,
+        features=features,
+        policy=load_policy(policy_path, features) if policy_path.is_file() else empty_policy(features),
+        learning=load_learning(directory / "learning.toml", features),
+        rates=Rates.load(features.rates_path, features.base_currency),
+        geo=Geo.load(features.geo),
+    )

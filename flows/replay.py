@@ -1,0 +1,291 @@
+"""event files → merge in event-time order → the decide graph → files; what cannot be read → dead_letters.jsonl."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+from bytewax._bytewax import cli_main
+from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
+from bytewax.recovery import RecoveryConfig, init_db_dir
+
+from flows.decide import build, slot_path
+from flows.files import EventFile, find_events
+from flows.ingest import STREAMS, ingest
+from flows.merge import Merge, MergeState
+from flows.profile import Profile
+from flows.publish import SLOTS, FileSlot, SlotSnapshot
+from flows.stage import Part
+from flows.stats import RunStats
+from operators.inflight import InFlight
+from schemas.codec import Limits
+from schemas.errors import ConfigError
+from state.api import StepStore
+from state.shards import shard_names
+from state.store import StateHome, StateOptions
+
+SHARDS: Final = 32
+MANIFEST: Final = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayOptions:
+    """What to replay and how.
+
+    Attributes:
+        events: Folder of transactions, device_events, identity_events, outcomes as .jsonl, .avro or .parquet.
+        out: Folder for decisions.jsonl, labelled_outcomes.jsonl and dead_letters.jsonl.
+        state: Folder that lets a replay resume; None: a temporary one, thrown away at the end.
+        batch: Events read at once; results do not depend on it.
+        epoch: Time between commits; results do not depend on it.
+        limits: What is accepted, and the tokenisation keys.
+        now_us: What "far in the future" is measured against.
+        process: (this process's number, addresses of all) in a cluster, None alone.
+    """
+
+    events: Path
+    out: Path
+    state: Path | None
+    batch: int
+    epoch: timedelta
+    limits: Limits
+    now_us: int
+    process: tuple[int, tuple[str, ...]] | None = None
+
+
+class Run:
+    """One process's part in a replay: what it measures, and whether it shall stop.
+
+    Attributes:
+        stats: Figures by stage.
+        stop: Set to end in order: commit what was read, read no more.
+        finished: All events were read.
+        merge: The merged events, None until bytewax has opened the source, and in processes without it.
+    """
+
+    def __init__(self) -> None:
+        self.stats = RunStats()
+        self.stop = threading.Event()
+        self.finished = False
+        self.merge: Merge | None = None
+
+    def stop_on_signals(self) -> Callable[[], None]:
+        """End in order at the first SIGTERM or SIGINT, at once at the second; returns what undoes it."""
+
+        def on_signal(number: int, _frame: FrameType | None) -> None:
+            if self.stop.is_set():
+                os._exit(128 + number)
+            self.stop.set()
+
+        before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+
+        def undo() -> None:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+        return undo
+
+
+class _EventsPartition(StatefulSourcePartition[Part, MergeState]):
+    """The merged files, a batch at a time."""
+
+    def __init__(self, merge: Merge, size: int, run: Run) -> None:
+        self._merge = merge
+        self._size = size
+        self._run = run
+        self._batch = 0
+
+    def next_batch(self) -> Iterable[Part]:
+        """Called by bytewax whenever it has room; ends the flow when all is read or the run is to stop."""
+        if self._run.stop.is_set():
+            raise StopIteration
+        started = time.perf_counter()
+        events: list[InFlight] = []
+        merge = self._merge
+        try:
+            for _ in range(self._size):
+                events.append(next(merge))
+        except StopIteration:
+            if not events:
+                self._run.finished = True
+                raise
+        self._run.stats.stage("ingest").observe(time.perf_counter() - started, len(events))
+        part = Part(self._batch, 1, events, [])
+        self._batch += 1
+        return [part]
+
+    def next_awake(self) -> datetime | None:
+        """Called by bytewax; None: ask again at once."""
+        return None
+
+    def snapshot(self) -> MergeState:
+        """Called by bytewax at the end of an epoch."""
+        return self._merge.state()
+
+
+class EventsSource(FixedPartitionedSource[Part, MergeState]):
+    """The event files as one bytewax partition, since their merged order is one order."""
+
+    def __init__(self, open_merge: Callable[[MergeState | None], Merge], size: int, run: Run) -> None:
+        self._open_merge = open_merge
+        self._size = size
+        self._run = run
+
+    def list_parts(self) -> list[str]:
+        """Called by bytewax once a worker."""
+        return ["events"]
+
+    def build_part(self, step_id: str, for_part: str, resume_state: MergeState | None) -> _EventsPartition:
+        """Called by bytewax on the worker that owns the partition."""
+        merge = self._open_merge(resume_state)
+        self._run.merge = merge
+        return _EventsPartition(merge, self._size, self._run)
+
+
+def run_replay(profile: Profile, options: ReplayOptions, run: Run) -> None:
+    """Replay until all events are decided or `run.stop` is set; `run.finished` tells which.
+
+    Raises:
+        ConfigError: The input, output or state folder cannot be used; nothing was written.
+        StateError: The state cannot be resumed.
+    """
+    files = find_inputs(options.events)
+    temporary = None
+    if options.state is None:
+        for slot in SLOTS:
+            slot_path(options.out, slot).unlink(missing_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix="weir-replay-"))
+    directory = options.state or temporary
+    if directory is None:
+        raise AssertionError
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.state is not None:
+        prepare_state(profile, options, files)
+    home = StateHome(directory / "shards", StateOptions())
+    try:
+        _execute(profile, options, run, files, home, directory)
+    finally:
+        home.close()
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _execute(
+    profile: Profile, options: ReplayOptions, run: Run, files: dict[str, EventFile], home: StateHome, directory: Path
+) -> None:
+    enricher = profile.enricher()
+    outcomes = "outcomes" in files
+
+    def open_merge(state: MergeState | None) -> Merge:
+        def decoder(stream: str) -> Callable[[bytes | dict[str, Any], tuple[str, int, int]], InFlight]:
+            return ingest(stream, profile.features, enricher, options.limits, options.now_us)
+
+        return Merge(files, decoder, profile.learning.tick_us, state)
+
+    def open_store(shard: str, step: str, version: int | None) -> StepStore:
+        return home.open(shard, step, version)
+
+    def open_slot(slot: str, resumed: SlotSnapshot | None) -> FileSlot:
+        ledger = home.open(f"ledger-{slot}", "ledger", resumed["version"] if resumed else None)
+        path = slot_path(options.out, slot)
+        return FileSlot(
+            slot, path, ledger, resumed["offset"] if resumed else 0, profile.features.seen_ttl_us, home.sync
+        )
+
+    flow = build(
+        EventsSource(open_merge, options.batch, run),
+        profile.seen(outcomes=outcomes),
+        profile.entities(),
+        profile.decide(outcomes=outcomes),
+        open_store,
+        open_slot,
+        shard_names(SHARDS),
+        run.stats,
+        in_order=options.process is None,
+    )
+    recovery = None
+    if options.state is not None:
+        recovery = RecoveryConfig(directory / "recovery")
+    number, addresses = options.process or (None, None)
+    cli_main(
+        flow,
+        workers_per_process=1,
+        process_id=number,
+        addresses=list(addresses) if addresses else None,
+        epoch_interval=options.epoch,
+        recovery_config=recovery,
+    )
+
+
+def find_inputs(events: Path) -> dict[str, EventFile]:
+    """The event files of a folder, by stream.
+
+    Raises:
+        ConfigError: There are no transactions.
+    """
+    if not events.is_dir():
+        message = f"--events {events}: expected a folder, found none"
+        raise ConfigError(message)
+    found = {stream: find_events(events, stream) for stream in STREAMS}
+    if found["transactions"] is None:
+        message = f"--events {events}: expected transactions.jsonl, .avro or .parquet in it, found none"
+        raise ConfigError(message)
+    return {stream: source for stream, source in found.items() if source is not None}
+
+
+def prepare_state(profile: Profile, options: ReplayOptions, files: dict[str, EventFile]) -> None:
+    """Make the state folder, or see that it belongs to this very replay.
+
+    The manifest is durable before the first record is published, so that output without a commit is known as ours.
+
+    Raises:
+        ConfigError: The folder belongs to another replay, or it is new and the output folder is not empty.
+    """
+    state = options.state
+    if state is None:
+        return
+    wanted = {
+        "format": 1,
+        "shards": SHARDS,
+        "features": profile.features.hash,
+        "policy": profile.policy.hash,
+        "learning": profile.learning.hash,
+        "events": {stream: {"name": source.path.name, "size": source.size} for stream, source in files.items()},
+    }
+    manifest = state / MANIFEST
+    if manifest.is_file():
+        found = json.loads(manifest.read_text())
+        for key, value in wanted.items():
+            if found.get(key) != value:
+                message = (
+                    f"--state {state}: it belongs to another replay: {key} was {found.get(key)!r}, is now {value!r}; "
+                    "give the same profile and events, or a new --state folder"
+                )
+                raise ConfigError(message)
+        return
+    for slot in SLOTS:
+        path = slot_path(options.out, slot)
+        if path.is_file() and path.stat().st_size:
+            message = f"--out {options.out}: {path.name} is not empty, and --state {state} is new; give an empty --out"
+            raise ConfigError(message)
+    recovery = state / "recovery"
+    shutil.rmtree(recovery, ignore_errors=True)  # what a start that died before its manifest may have left
+    recovery.mkdir(parents=True)
+    init_db_dir(recovery, 1)
+    written = manifest.with_suffix(".new")
+    with written.open("w") as out:
+        json.dump(wanted, out, indent=1)
+        out.flush()
+        os.fsync(out.fileno())
+    written.rename(manifest)

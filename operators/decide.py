@@ -1,0 +1,285 @@
+"""Decides payments: rules and score to an action with its reasons; and teaches the model what became of them.
+
+What was scored is kept until the label can no longer come, so that the model learns from the very values it saw.
+Payments leave with their decision in `detail`, labels with their labelled outcome; both are mappings of the contract,
+times still in microseconds.
+
+Records:
+
+    b"p" payment_event_time_us (8, big endian) transaction_id   msgpack: _Pending as an array
+    b"M"                                                        the model, as it writes itself
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+import xxhash
+
+from operators.features import FeatureSet
+from operators.inflight import DEAD_LETTER, PAYMENT, InFlight, Value
+from operators.model import Model
+from operators.policy import Policy
+from schemas.events import Label, Tick, Transaction
+from state.api import StepStore
+
+_MODEL_KEY: Final = b"M"
+_TOP: Final = 5
+"""Contributions told with a decision: more than five is a list, not an explanation, and costs bytes in each record."""
+_SWEPT_AT_ONCE: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class DecideConfig:
+    """What deciding needs beside rules and model.
+
+    Attributes:
+        keep_us: How long a scored payment waits for its label; None: labels are not expected, nothing is kept.
+        geo_version: Version of the geo data, for the record.
+        rates_version: Version of the exchange rates, for the record.
+    """
+
+    keep_us: int | None
+    geo_version: str | None
+    rates_version: str | None
+
+
+class _Pending(msgspec.Struct, array_like=True, gc=False):
+    """What a labelled outcome needs of its decision."""
+
+    values: list[Value]
+    decision: dict[str, Any]
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Pending).decode
+
+# Fields of a decision that its labelled outcome repeats.
+_CARRIED: Final = (
+    "decision_id",
+    "transaction_id",
+    "decided_at",
+    "account_id",
+    "card_id",
+    "device_id",
+    "ip",
+    "merchant_id",
+    "terminal_id",
+    "counterparty_id",
+    "amount_minor",
+    "currency",
+    "channel",
+    "country",
+    "action",
+    "proposed_action",
+    "score",
+    "versions",
+)
+
+RestoreModel = Callable[[bytes | None], Model]
+"""The model from its bytes, or a new one."""
+
+
+class Decide:
+    """The step; see the module. With a learning model it must run over one single shard."""
+
+    name = "decide"
+
+    def __init__(
+        self, feature_set: FeatureSet, policy: Policy, restore_model: RestoreModel | None, config: DecideConfig
+    ) -> None:
+        self._features = feature_set
+        self._names = [feature.name for feature in feature_set.features]
+        self._policy = policy
+        self._restore_model = restore_model
+        self._config = config
+
+    def on_batch(self, store: StepStore, batch: list[InFlight]) -> list[InFlight]:
+        """Decide payments and learn labels, in order."""
+        model = self._model(store)
+        pending: dict[bytes, bytes | None] = {}
+        found = self._load(store, batch)
+        run: list[InFlight] = []
+        out: list[InFlight] = []
+        for item in batch:
+            if item.kind == PAYMENT:
+                out.append(item)
+                if not item.duplicate:
+                    run.append(item)
+                continue
+            # Labels change the model, so what came before them is scored first.
+            if run:
+                self._decide(run, model, pending)
+                run = []
+            event = item.event
+            if isinstance(event, Label):
+                self._learn(store, item, event, model, pending, found)
+                out.append(item)
+            elif isinstance(event, Tick):
+                self._expire(store, event, pending)
+            else:
+                out.append(item)
+        if run:
+            self._decide(run, model, pending)
+        if pending:
+            store.put_many(list(pending.items()))
+        return out
+
+    def on_snapshot(self, store: StepStore) -> None:
+        """Write the model if it has learned since the last snapshot."""
+        model: Model | None = store.memo.get("model")
+        if model is not None and store.memo.get("learned"):
+            store.put_many([(_MODEL_KEY, model.to_bytes())])
+            store.memo["learned"] = False
+
+    def _model(self, store: StepStore) -> Model | None:
+        if self._restore_model is None:
+            return None
+        model: Model | None = store.memo.get("model")
+        if model is None:
+            model = self._restore_model(store.get_many([_MODEL_KEY])[0])
+            store.memo["model"] = model
+        return model
+
+    def _decide(self, run: list[InFlight], model: Model | None, pending: dict[bytes, bytes | None]) -> None:
+        scores: list[float | None]
+        scores = model.score_many([item.values for item in run]) if model is not None else [None] * len(run)
+        versions = self._versions(model)
+        for item, score in zip(run, scores, strict=True):
+            item.detail = decision = self._decision(item, score, model, versions)
+            if self._config.keep_us is not None:
+                carried = {name: decision[name] for name in _CARRIED}
+                key = _pending_key(decision["event_time"], decision["transaction_id"])
+                pending[key] = _encode(_Pending(item.values, carried))
+
+    def _decision(
+        self, item: InFlight, score: float | None, model: Model | None, versions: dict[str, str | None]
+    ) -> dict[str, Any]:
+        event = item.event
+        if not isinstance(event, Transaction):
+            message = f"kind {item.kind} holds a {type(event).__name__}, expected a Transaction"
+            raise TypeError(message)
+        values = item.values
+        policy = self._policy
+        active = policy.evaluate(values)
+        verdict = policy.decide(active, score)
+        quality = item.flags + [f"absent:{name}" for name in policy.absent(values, item.keys)]
+        if score is None:
+            quality.append("no_model_score")
+            contributions: list[dict[str, Any]] = []
+        else:
+            told = model.contributions(values, _TOP) if model is not None else ()
+            contributions = [{"feature": name, "value": weight} for name, weight in told]
+        topic, partition, offset = item.origin
+        return {
+            "decision_id": xxhash.xxh3_128_hexdigest(event.transaction_id.encode()),
+            "transaction_id": event.transaction_id,
+            "event_time": event.event_time_us,
+            "decided_at": item.ingested_at_us,
+            "ingested_at": item.ingested_at_us,
+            "source": {"topic": topic, "partition": partition, "offset": offset},
+            "account_id": event.account_id,
+            "card_id": event.card_id,
+            "device_id": event.device_id,
+            "ip": event.ip,
+            "merchant_id": event.merchant_id,
+            "terminal_id": event.terminal_id,
+            "counterparty_id": event.counterparty_id,
+            "amount_minor": event.amount_minor,
+            "currency": event.currency,
+            "channel": event.channel,
+            "country": event.country,
+            "action": verdict.action.wire,
+            "proposed_action": verdict.proposed_action.wire,
+            "score": score,
+            "contributions": contributions,
+            "reason_codes": list(verdict.reasons),
+            "rule_hits": [{"rule": hit.rule_id, "action": hit.action.wire} for hit in active.hits],
+            "shadow_hits": [{"rule": hit.rule_id, "action": hit.would} for hit in policy.evaluate_shadow(values).hits],
+            "challenger_scores": [],
+            "features": dict(zip(self._names, values, strict=True)),
+            "quality": quality,
+            "versions": versions,
+            "role": "champion",
+            "exploration": None,
+            "propensity": None,
+            "deadline_missed": False,
+            "fallback": verdict.fallback,
+            "duplicate": False,
+            "trace_id": None,
+        }
+
+    def _versions(self, model: Model | None) -> dict[str, str | None]:
+        return {
+            "policy_id": self._policy.id,
+            "policy_version": self._policy.version,
+            "policy_hash": self._policy.hash,
+            "feature_set_id": self._features.id,
+            "feature_set_hash": self._features.hash,
+            "model_id": model.id if model else None,
+            "model_version": model.version if model else None,
+            "model_hash": None,
+            "rates_version": self._config.rates_version,
+            "geo_version": self._config.geo_version,
+        }
+
+    def _load(self, store: StepStore, batch: list[InFlight]) -> dict[bytes, bytes | None]:
+        """The pending records that the batch's labels are about, read in one go."""
+        keys = [_label_key(item.event) for item in batch if isinstance(item.event, Label)]
+        return dict(zip(keys, store.get_many(keys), strict=True)) if keys else {}
+
+    def _learn(
+        self,
+        store: StepStore,
+        item: InFlight,
+        label: Label,
+        model: Model | None,
+        pending: dict[bytes, bytes | None],
+        found: dict[bytes, bytes | None],
+    ) -> None:
+        key = _label_key(label)
+        record = pending.get(key) or found.get(key)
+        if record is None:
+            item.kind = DEAD_LETTER
+            item.detail = ("UNMATCHED_OUTCOME", "the decision it is about is no longer kept", item.event)
+            item.event = None
+            return
+        scored = _decode(record)
+        if model is not None:
+            model.learn_one(scored.values, label.fraud, label.weight)
+            store.memo["learned"] = True
+        item.detail = {
+            **scored.decision,
+            "outcome_id": label.outcome_id,
+            "label": "fraud" if label.fraud else "genuine",
+            "source": label.source,
+            "fraud_type": label.fraud_type,
+            "event_time": label.event_time_us,
+            "payment_event_time": label.payment_event_time_us,
+            "features": dict(zip(self._names, scored.values, strict=True)),
+            "weight": label.weight,
+            "exploration": None,
+            "propensity": None,
+            "correction_of": None
+            if label.previous_fraud is None
+            else {"label": "fraud" if label.previous_fraud else "genuine", "event_time": label.previous_event_time_us},
+        }
+
+    def _expire(self, store: StepStore, tick: Tick, pending: dict[bytes, bytes | None]) -> None:
+        """Drop decisions whose label can no longer come; bounded, so a long gap is caught up over several ticks."""
+        keep_us = self._config.keep_us
+        if keep_us is None or tick.event_time_us <= keep_us:
+            return
+        limit = b"p" + (tick.event_time_us - keep_us).to_bytes(8, "big")
+        pending.update((key, None) for key, _ in store.scan(b"p", limit, _SWEPT_AT_ONCE))
+
+
+def _pending_key(event_time_us: int, transaction_id: str) -> bytes:
+    return b"p" + event_time_us.to_bytes(8, "big") + transaction_id.encode()
+
+
+def _label_key(label: Any) -> bytes:
+    return _pending_key(label.payment_event_time_us, label.transaction_id)
