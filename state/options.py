@@ -1,0 +1,61 @@
+"""What the state of one process may cost in memory, and how far back it can be opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from schemas.errors import ConfigError
+
+MIB: Final = 1 << 20
+
+Compression = Literal["none", "snappy", "lz4", "zstd"]
+
+
+@dataclass(frozen=True, slots=True)
+class StateOptions:
+    """Bounds of one process, whatever its number of shards and steps.
+
+    The three memory bounds add up to 256 MiB by default; RocksDB's table readers and Python's own come on top.
+
+    Attributes:
+        block_cache_bytes: RocksDB's cache of file blocks, shared by all shards. Smaller: cold reads decompress again.
+        write_buffer_bytes: RocksDB's memtables of all shards together. Smaller: more and smaller files, more
+            compaction; larger: more memory and a longer log to replay on open.
+        record_cache_bytes: Hot records kept as Python objects, counted with their overhead. 0 reads RocksDB always.
+        versions_kept: Commits that a step can be rolled back by. Fewer than bytewax's backup interval in epochs plus
+            two, and a resume may ask for a version that is gone; more costs disk: one before-image a key and epoch.
+        compression: Of files on disk. zstd is smaller and slower to flush, none leaves records readable by `strings`.
+        wal_bytes: Log of one shard that may wait for its memtables to be flushed; bounds disk and time to open.
+        sync_threads: Shards whose log is synced at the same time.
+    """
+
+    block_cache_bytes: int = 96 * MIB
+    write_buffer_bytes: int = 96 * MIB
+    record_cache_bytes: int = 64 * MIB
+    versions_kept: int = 8
+    compression: Compression = "lz4"
+    wal_bytes: int = 64 * MIB
+    sync_threads: int = 8
+
+    def __post_init__(self) -> None:
+        """Refuse what RocksDB would take as "no bound" or fail on much later.
+
+        Raises:
+            ConfigError: A value is out of range.
+        """
+        for name, least in (
+            ("block_cache_bytes", MIB),
+            ("write_buffer_bytes", MIB),
+            ("record_cache_bytes", 0),
+            ("versions_kept", 1),
+            ("wal_bytes", MIB),
+            ("sync_threads", 1),
+        ):
+            value = getattr(self, name)
+            if value < least:
+                msg = f"state options: {name} must be at least {least}, found {value!r}"
+                raise ConfigError(msg)
+        if self.compression not in ("none", "snappy", "lz4", "zstd"):
+            msg = f"state options: compression must be none, snappy, lz4 or zstd, found {self.compression!r}"
+            raise ConfigError(msg)

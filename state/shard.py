@@ -1,0 +1,286 @@
+"""One shard on disk: a RocksDB with a column family a step, opened once in a process, and rolled back step by step.
+
+Rollback is safe to be killed anywhere. It undoes the records of the step from the last one backwards, in batches that
+each hold (atomically) the before-images put back, the undo records thereby used up, and the version the step has sunk
+to. Whatever prefix of these batches is on disk, the undo records still there lead from what is there to any version
+at or below the recorded one, and a version above it is refused.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from rocksdict import Rdict, WriteBatch
+
+from schemas.errors import StateError, StateLayoutError, StateLockedError, StateVersionError
+from state.cache import RecordCache
+from state.layout import (
+    LAST_VERSION,
+    LAYOUT,
+    LAYOUT_KEY,
+    UNDO_FAMILY,
+    decode_layout,
+    decode_version,
+    encode_layout,
+    encode_version,
+    step_family,
+    undo_key,
+    undo_prefix,
+    undo_version,
+    version_key,
+)
+from state.rocks import RocksSettings
+from state.step_store import RocksStepStore
+
+ROLLBACK_BATCH_BYTES: Final = 1 << 20
+"""Larger: a long epoch's rollback needs that much memory at once. Smaller: more writes. Exactness does not depend."""
+
+
+class Shard:
+    """The open RocksDB of one shard and the stores of its steps.
+
+    Attributes:
+        name: The shard's name.
+        db: The RocksDB.
+        undo_handle: Column family handle of the before-images.
+        dirty: Something was written since the last sync.
+    """
+
+    def __init__(self, directory: Path, name: str, settings: RocksSettings, cache: RecordCache) -> None:
+        """Open or create the shard's RocksDB.
+
+        Raises:
+            StateLockedError: Another process, or another StateHome of this one, has it open.
+            StateLayoutError: It was written by another layout or is not a shard of ours.
+            StateError: RocksDB cannot read its files.
+        """
+        self.name = name
+        self.dirty = False
+        self._directory = directory
+        self._settings = settings
+        self._cache = cache
+        self._stores: dict[str, RocksStepStore] = {}
+        self._families: dict[str, Any] = {}
+        self.undo_handle: Any = None
+        self.db: Any = self._open_db()
+        try:
+            self._check_layout()
+            if UNDO_FAMILY not in self._known:
+                self.db.create_column_family(UNDO_FAMILY, settings.undo_options())
+            self.undo_handle = self.db.get_column_family_handle(UNDO_FAMILY)
+        except BaseException:
+            self.close()
+            raise
+
+    def open_step(self, step: str, version: int | None) -> RocksStepStore:
+        """The store of `step` at exactly `version` (None: at empty, no commit is known).
+
+        Raises:
+            StateVersionError: `version` is not kept.
+        """
+        earlier = self._stores.pop(step, None)
+        if earlier is not None:
+            earlier.close()
+        family = step_family(step)
+        if step not in self._families:
+            if family in self._known:
+                self._families[step] = self.db.get_column_family(family)
+            else:
+                self._families[step] = self.db.create_column_family(family, self._settings.step_options())
+                self._known.add(family)
+        oldest = self._roll_back(step, version)
+        store = RocksStepStore(
+            self, step, version or 0, oldest, self._count_undo(step), self._cache, self._settings.versions_kept
+        )
+        self._stores[step] = store
+        return store
+
+    def family(self, step: str) -> Any:
+        """The open column family of `step`."""
+        return self._families[step]
+
+    def handle(self, step: str) -> Any:
+        """The handle by which a write batch names the column family of `step`."""
+        return self.db.get_column_family_handle(step_family(step))
+
+    def sync(self) -> None:
+        """Make all that was written durable against power loss; releases the GIL while the disk works.
+
+        Raises:
+            StateError: The disk refuses.
+        """
+        self.dirty = False
+        try:
+            self.db.flush_wal(True)
+        except Exception as error:
+            self.dirty = True
+            raise self.write_error(None, error) from error
+
+    def close(self) -> None:
+        """Close all stores and the RocksDB; its lock is free afterwards. Idempotent."""
+        for store in self._stores.values():
+            store.close()
+        self._stores.clear()
+        # A live column family keeps RocksDB and its lock alive, so these go before the database.
+        self.undo_handle = None
+        for family in self._families.values():
+            family.close()
+        self._families.clear()
+        if self.db is not None:
+            self.db.close()
+            self.db = None
+
+    def bytes_on_disk(self) -> int:
+        """Size of all files of the shard, the log included."""
+        total = 0
+        for path in self._directory.iterdir():
+            try:
+                total += path.stat().st_size
+            except FileNotFoundError:  # a compaction removed it meanwhile
+                continue
+        return total
+
+    def undo_records(self) -> int:
+        """Before-images kept for the steps opened."""
+        return sum(store.undo_records() for store in self._stores.values())
+
+    def write_error(self, step: str | None, error: Exception) -> StateError:
+        """What to raise when RocksDB refuses a write of `step` (None: of all steps together)."""
+        where = f"{step}/{self.name}" if step else self.name
+        msg = (
+            f"shard {where}: RocksDB refuses to write in {self._directory}: {error}; free the disk "
+            "(docs/runbooks/disk-full.md) or restore the shard (docs/runbooks/corrupt-shard.md), then start again"
+        )
+        return StateError(msg)
+
+    def _open_db(self) -> Any:
+        path = str(self._directory)
+        settings = self._settings
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            exists = (self._directory / "CURRENT").exists()
+            self._known = set(Rdict.list_cf(path)) if exists else {"default"}
+            families = {
+                name: settings.undo_options() if name == UNDO_FAMILY else settings.step_options()
+                for name in self._known - {"default"}
+            }
+            return Rdict(path, settings.database_options(), column_families=families)
+        except Exception as error:
+            if "lock" in str(error).lower():
+                msg = (
+                    f"shard {self.name}: {path} is open in another process (or in another StateHome of this one): "
+                    f"{error}; stop that process first, one state directory serves one process"
+                )
+                raise StateLockedError(msg) from error
+            msg = (
+                f"shard {self.name}: RocksDB cannot open {path}: {error}; restore the shard from a backup "
+                "(docs/runbooks/corrupt-shard.md)"
+            )
+            raise StateError(msg) from error
+
+    def _check_layout(self) -> None:
+        record = self.db.get(LAYOUT_KEY)
+        if record is None and self._known == {"default"} and self.db.latest_sequence_number() == 0:
+            self.db.put(LAYOUT_KEY, encode_layout(LAYOUT))
+            return
+        found = decode_layout(record) if record is not None else 0
+        if found != LAYOUT:
+            what = f"layout {found}" if found else "no layout of Weir's"
+            msg = (
+                f"shard {self.name}: {self._directory} has {what}, this program reads layout {LAYOUT}; start the "
+                "release that wrote it, or migrate the state (CHANGELOG.md says between which releases)"
+            )
+            raise StateLayoutError(msg)
+
+    def _version_of(self, step: str) -> tuple[int, int]:
+        record = self.db.get(version_key(step))
+        if record is None:
+            return 0, 0
+        try:
+            return decode_version(record)
+        except struct.error as error:
+            msg = (
+                f"shard {step}/{self.name}: the version record has {len(record)} bytes instead of 16; restore the "
+                "shard from a backup (docs/runbooks/corrupt-shard.md)"
+            )
+            raise StateError(msg) from error
+
+    def _roll_back(self, step: str, version: int | None) -> int:
+        """Undo everything of `step` behind `version`; returns the oldest version that can be opened."""
+        committed, oldest = self._version_of(step)
+        target = version or 0
+        if not oldest <= target <= committed:
+            wanted = "bytewax knows no version" if version is None else f"bytewax resumes at version {target}"
+            backup = "of the same recovery store" if version is None else f"that holds version {target}"
+            msg = (
+                f"shard {step}/{self.name}: {wanted}, the store keeps {oldest}..{committed}; "
+                f"restore a backup {backup} (docs/runbooks/restore.md)"
+            )
+            raise StateVersionError(msg)
+        prefix = undo_prefix(step)
+        key_of_version = version_key(step)
+        step_handle = self.handle(step)
+        default_handle = self.db.get_column_family_handle("default")
+        batch = _new_batch(step_handle)
+        cursor = self.db.get_column_family(UNDO_FAMILY).iter()
+        cursor.seek_for_prev(undo_key(prefix, LAST_VERSION, 2**32 - 1))
+        while cursor.valid():
+            key = cursor.key()
+            if not key.startswith(prefix):
+                break
+            undone = undo_version(prefix, key)
+            if undone <= target:
+                break
+            if undone <= committed:
+                committed = undone - 1
+                batch.put(
+                    key_of_version, encode_version(committed, oldest), self.db.get_column_family_handle("default")
+                )
+            self._put_back(step, cursor.value(), batch, step_handle)
+            batch.delete(key, self.undo_handle)
+            if batch.size_in_bytes() >= ROLLBACK_BATCH_BYTES:
+                self.db.write(batch)
+                batch = _new_batch(step_handle)
+            cursor.prev()
+        if committed != target:
+            batch.put(key_of_version, encode_version(target, oldest), default_handle)
+        if not batch.is_empty():
+            self.db.write(batch)
+            self.dirty = True
+        return oldest
+
+    def _put_back(self, step: str, record: bytes, batch: Any, step_handle: Any) -> None:
+        try:
+            images = msgspec.msgpack.decode(record, type=list[bytes | None])
+        except msgspec.DecodeError as error:
+            msg = (
+                f"shard {step}/{self.name}: an undo record cannot be read: {error}; restore the shard from a backup "
+                "(docs/runbooks/corrupt-shard.md)"
+            )
+            raise StateError(msg) from error
+        for key, value in zip(images[::2], images[1::2], strict=True):
+            if value is None:
+                batch.delete(key, step_handle)
+            else:
+                batch[key] = value
+
+    def _count_undo(self, step: str) -> dict[int, int]:
+        """Before-images on disk by version; few records hold them, one a batch of writes."""
+        counts: dict[int, int] = {}
+        prefix = undo_prefix(step)
+        for key, record in self.db.get_column_family(UNDO_FAMILY).items(from_key=prefix):
+            if not key.startswith(prefix):
+                break
+            version = undo_version(prefix, key)
+            images = len(msgspec.msgpack.decode(record, type=list[msgspec.Raw])) // 2
+            counts[version] = counts.get(version, 0) + images
+        return counts
+
+
+def _new_batch(default_handle: Any) -> Any:
+    batch = WriteBatch(raw_mode=True)
+    batch.set_default_column_family(default_handle)
+    return batch

@@ -1,0 +1,230 @@
+"""The records of one step in one shard, on RocksDB: what `StepStore` promises, with the hot path kept short.
+
+Writes go through to RocksDB's log and memtable in one atomic batch a call, together with the before-images of the
+keys that are written for the first time in the epoch. So a kill loses nothing that was written, and what was written
+since the last commit can be undone. Reads are served from the record cache when it holds the key.
+
+A store belongs to one thread at a time; stores of one process may be used by different threads.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from rocksdict import ReadOptions, WriteBatch
+
+from schemas.errors import StateError
+from state.cache import ENTRY_OVERHEAD, RecordCache
+from state.layout import encode_version, undo_key, undo_prefix, version_key
+
+if TYPE_CHECKING:
+    from state.shard import Shard
+
+_UNKNOWN: Final[Any] = object()
+_encode_undo: Final = msgspec.msgpack.Encoder().encode
+
+
+class RocksStepStore:
+    """A `StepStore` on the shard's RocksDB; made by `StateHome.open`, rolled back already.
+
+    Attributes:
+        shard: Name of the shard.
+        step: Name of the step.
+        version: Last committed version, 0 before the first commit.
+        oldest: Oldest version that can be opened.
+        memo: Anything worth keeping decoded; empty after open, never stored.
+    """
+
+    __slots__ = (
+        "_cache",
+        "_db",
+        "_family",
+        "_handle",
+        "_owner",
+        "_records",
+        "_sequence",
+        "_touched",
+        "_undo_counts",
+        "_undo_handle",
+        "_undo_prefix",
+        "_version_key",
+        "_versions_kept",
+        "memo",
+        "oldest",
+        "shard",
+        "step",
+        "version",
+    )
+
+    def __init__(
+        self,
+        owner: Shard,
+        step: str,
+        version: int,
+        oldest: int,
+        undo_counts: dict[int, int],
+        cache: RecordCache,
+        versions_kept: int,
+    ) -> None:
+        self.shard = owner.name
+        self.step = step
+        self.version = version
+        self.oldest = oldest
+        self.memo: dict[str, Any] = {}
+        self._owner = owner
+        self._db: Any = owner.db
+        self._family: Any = owner.family(step)
+        self._handle: Any = owner.handle(step)
+        self._undo_handle: Any = owner.undo_handle
+        self._undo_prefix = undo_prefix(step)
+        self._version_key = version_key(step)
+        self._versions_kept = versions_kept
+        self._cache = cache
+        self._records = cache.member()
+        self._touched: set[bytes] = set()  # keys whose before-image of this epoch is written
+        self._sequence = 0
+        self._undo_counts = deque(sorted(undo_counts.items()))  # (version, before-images), oldest first
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Records of `keys`, None where there is none; sees all earlier writes."""
+        values = list(map(self._records.young.get, keys))
+        if None in values:
+            self._find(keys, values)
+        return values
+
+    def put_many(self, items: Sequence[tuple[bytes, bytes | None]]) -> None:
+        """Write records in one atomic batch; None deletes. The last item of a key repeated in `items` wins.
+
+        Raises:
+            StateError: RocksDB refuses the write (disk full, corrupt files); the shard must stop.
+        """
+        if not items:
+            return
+        touched = self._touched
+        batch = WriteBatch(raw_mode=True)
+        fresh = [key for key, _ in items if key not in touched]
+        if fresh:
+            before: list[bytes | None] = [None] * (2 * len(fresh))
+            before[::2] = fresh
+            before[1::2] = self.get_many(fresh)
+            batch.put(
+                undo_key(self._undo_prefix, self.version + 1, self._sequence), _encode_undo(before), self._undo_handle
+            )
+        batch.set_default_column_family(self._handle)
+        size = 0
+        for key, value in items:
+            if value is None:
+                batch.delete(key, self._handle)
+            else:
+                batch[key] = value
+                size += len(value)
+        self._write(batch)
+        if fresh:
+            self._sequence += 1
+            touched.update(fresh)
+        self._records.young.update(items)  # not a dict fetched earlier: the generations may have moved on since
+        self._cache.charge(size + len(items) * (ENTRY_OVERHEAD + len(items[0][0])))
+
+    def scan(self, start: bytes, stop: bytes | None, limit: int) -> list[tuple[bytes, bytes]]:
+        """Up to `limit` records with start <= key < stop (None: to the end) in key order; sees all earlier writes."""
+        found: list[tuple[bytes, bytes]] = []
+        if limit <= 0 or (stop is not None and stop <= start):
+            return found
+        options = ReadOptions()
+        if stop is not None:
+            options.set_iterate_upper_bound(stop)  # or the cursor would walk through deleted records behind `stop`
+        for record in self._family.items(from_key=start, read_opt=options):
+            found.append(record)
+            if len(found) == limit:
+                break
+        return found
+
+    def commit(self) -> int:
+        """Make everything written so far a version that can be opened again; returns its number.
+
+        Survives a kill at once, a power loss after `StateHome.sync`. Before-images too old to be asked for go.
+
+        Raises:
+            StateError: RocksDB refuses the write (disk full, corrupt files); the shard must stop.
+        """
+        version = self.version + 1
+        oldest = max(self.oldest, version - self._versions_kept)
+        batch = WriteBatch(raw_mode=True)
+        batch.put(self._version_key, encode_version(version, oldest))
+        if oldest > self.oldest:
+            prefix = self._undo_prefix
+            batch.delete_range(undo_key(prefix, 0, 0), undo_key(prefix, oldest + 1, 0), self._undo_handle)
+        self._write(batch)
+        counts = self._undo_counts
+        counts.append((version, len(self._touched)))
+        while counts and counts[0][0] <= oldest:
+            counts.popleft()
+        self.version = version
+        self.oldest = oldest
+        self._touched = set()
+        self._sequence = 0
+        return version
+
+    def undo_records(self) -> int:
+        """Before-images kept, those of the epoch under way included."""
+        return sum(count for _, count in self._undo_counts) + len(self._touched)
+
+    def close(self) -> None:
+        """Let go of RocksDB; any later call that needs it raises StateError. Idempotent."""
+        self._cache.dismiss(self._records)
+        self._touched = set()
+        self.memo = {}
+        self._db = self._family = _Closed(f"{self.step}/{self.shard}")
+        self._handle = self._undo_handle = None
+
+    def _find(self, keys: Sequence[bytes], values: list[bytes | None]) -> None:
+        """Fill in what the young generation did not hold, from the old one, then from RocksDB in one multi-get."""
+        records = self._records
+        young = records.young
+        old = records.old
+        places: list[int] = []
+        for place, value in enumerate(values):
+            if value is not None:
+                continue
+            key = keys[place]
+            if key in young:  # known to be absent
+                continue
+            found = old.get(key, _UNKNOWN)
+            if found is _UNKNOWN:
+                places.append(place)
+            else:
+                values[place] = young[key] = found
+        if not places:
+            return
+        missing = [keys[place] for place in places]
+        read: list[bytes | None] = self._family.get(missing)
+        size = 0
+        for place, value in zip(places, read, strict=True):
+            values[place] = value
+            size += len(value) if value else 0
+        self._records.young.update(zip(missing, read, strict=True))
+        self._cache.charge(size + len(missing) * (ENTRY_OVERHEAD + len(missing[0])))
+
+    def _write(self, batch: Any) -> None:
+        owner = self._owner
+        try:
+            self._db.write(batch)
+        except StateError:
+            raise
+        except Exception as error:
+            raise owner.write_error(self.step, error) from error
+        owner.dirty = True
+
+
+class _Closed:
+    """Stands where RocksDB was: whoever still uses the store is told so, instead of crashing the process."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        msg = f"shard {self._name}: the store was closed or opened again since; use the one opened last"
+        raise StateError(msg)

@@ -1,0 +1,131 @@
+"""The state of one process: which shards it has open, what they may cost together, and when they are durable.
+
+    with StateHome(directory, StateOptions()) as home:
+        store = home.open("s07", "card", version)     # None when bytewax knows no version: rolled back to empty
+        store.put_many([(b"a", b"1")])
+        version = store.commit()                      # survives a kill; this number goes into bytewax's recovery store
+        home.sync()                                   # survives a power loss; once an epoch, in the sink's snapshot
+
+Every step of a shard shares one RocksDB in `directory/<shard>/` (layout: state/layout.py). What a store promises and
+how rollback works is said in state/step_store.py and state/shard.py; why, in docs/adr/0003-versioned-shard-store.md.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+
+from schemas.errors import StateError
+from state.cache import RecordCache
+from state.layout import check_names
+from state.options import StateOptions
+from state.rocks import RocksSettings
+from state.shard import Shard
+from state.step_store import RocksStepStore
+
+__all__ = ["RocksStepStore", "StateHome", "StateOptions"]
+
+
+class StateHome:
+    """Registry of a process's open shards; one per state directory, shared by all its worker threads.
+
+    Opening and closing is safe from several threads. A store is used by one thread at a time.
+    """
+
+    def __init__(self, directory: Path, options: StateOptions | None = None) -> None:
+        self.directory = directory
+        self.options = options or StateOptions()
+        self._settings = RocksSettings(self.options)
+        self._cache = RecordCache(self.options.record_cache_bytes)
+        self._shards: dict[str, Shard] = {}
+        self._lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+        self._closed = False
+        self._last_sync_s = 0.0
+
+    def open(self, shard: str, step: str, version: int | None) -> RocksStepStore:
+        """The store of `step` in `shard`, rolled back to exactly `version`.
+
+        The first step of a shard opens its RocksDB. A store opened earlier for the same step is closed.
+
+        Args:
+            shard: Name of the shard, a directory's name.
+            step: Name of the step; renaming one is a state migration.
+            version: What the last `commit` known to bytewax returned; None when it knows none, which empties the step.
+
+        Raises:
+            StateVersionError: The version is not kept.
+            StateLayoutError: The shard was written by another layout.
+            StateLockedError: Another process has the shard open.
+            StateError: A name is malformed, the home is closed, or RocksDB cannot read its files.
+        """
+        check_names(shard, step)
+        with self._lock:
+            if self._closed:
+                msg = f"state {self.directory}: the home is closed; make a new one"
+                raise StateError(msg)
+            opened = self._shards.get(shard)
+            if opened is None:
+                opened = Shard(self.directory / shard, shard, self._settings, self._cache)
+                self._shards[shard] = opened
+            return opened.open_step(step, version)
+
+    def sync(self) -> None:
+        """Make all commits so far durable against power loss; shards in parallel, the GIL released meanwhile.
+
+        Raises:
+            StateError: The disk refuses; nothing may be reported as committed.
+        """
+        started = time.monotonic()
+        with self._lock:
+            dirty = [shard for shard in self._shards.values() if shard.dirty]
+            if len(dirty) > 1 and self._pool is None:
+                self._pool = ThreadPoolExecutor(self.options.sync_threads, thread_name_prefix="weir-state-sync")
+            if self._pool is None or len(dirty) < 2:
+                for shard in dirty:
+                    shard.sync()
+            else:
+                for outcome in [self._pool.submit(shard.sync) for shard in dirty]:
+                    outcome.result()
+        self._last_sync_s = time.monotonic() - started
+
+    def stats(self) -> dict[str, float]:
+        """Figures for metrics; walks the directories, so once an epoch at most.
+
+        Returns:
+            open_shards, disk_bytes (logs included), cached_records, undo_records (before-images of opened steps),
+            memtable_bytes, block_cache_bytes, last_sync_seconds.
+        """
+        with self._lock:
+            shards = list(self._shards.values())
+            return {
+                "open_shards": len(shards),
+                "disk_bytes": sum(shard.bytes_on_disk() for shard in shards),
+                "cached_records": self._cache.records(),
+                "undo_records": sum(shard.undo_records() for shard in shards),
+                "memtable_bytes": self._settings.memtable_bytes(),
+                "block_cache_bytes": self._settings.block_cache_bytes(),
+                "last_sync_seconds": self._last_sync_s,
+            }
+
+    def close(self) -> None:
+        """Close all shards and free their locks; nothing uncommitted is lost or made a version. Idempotent."""
+        with self._lock:
+            self._closed = True
+            if self._pool is not None:
+                self._pool.shutdown()
+                self._pool = None
+            for shard in self._shards.values():
+                shard.close()
+            self._shards.clear()
+
+    def __enter__(self) -> StateHome:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
