@@ -6,7 +6,7 @@ Durations come from time.perf_counter; nothing here can reach a decision.
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Any, Final
 
 _STEPS_PER_DECADE: Final = 10
 """Resolution of the histogram: neighbouring buckets differ by 26 %; more buckets cost memory, fewer blur the p99."""
@@ -117,3 +117,22 @@ class RunStats:
             "stages": {name: stage.as_row() for name, stage in self.stages.items()},
             "counters": {name: dict(sorted(labels.items())) for name, labels in sorted(self.counters.items())},
         }
+
+
+def merge_rows(members: list[dict[str, Any]]) -> dict[str, Any]:
+    """Stages and counters of several processes as one: counts add up, a quantile is the worst of theirs."""
+    stages: dict[str, dict[str, float]] = {}
+    counters: dict[str, dict[str, int]] = {}
+    for member in members:
+        for name, row in member["stages"].items():
+            known = stages.setdefault(name, dict.fromkeys(row, 0.0))
+            for figure, value in row.items():
+                adds = figure in {"count", "total_s"}
+                known[figure] = known[figure] + value if adds else max(known[figure], value)
+        for name, labels in member["counters"].items():
+            totals = counters.setdefault(name, {})
+            for label, number in labels.items():
+                totals[label] = totals.get(label, 0) + number
+    for row in stages.values():
+        row["mean_us"] = round(row["total_s"] / row["count"] * 1e6, 2) if row["count"] else 0.0
+    return {"stages": stages, "counters": counters}
