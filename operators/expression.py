@@ -27,6 +27,7 @@ from typing import Any
 
 from operators.expression_writer import Kind, Names, Writer
 from operators.inflight import Value
+from schemas.errors import ProfileError
 
 __all__ = ["Compiled", "Kind", "Names", "compile_expression", "compile_hits", "compile_undecided"]
 
@@ -44,6 +45,7 @@ class Compiled:
         refuted: The same for "the condition is false"; neither is truthy when a missing value leaves it undecided.
         function: Takes the list of values, returns whether the condition is true.
         tree: The parsed expression, checked.
+        error: Makes the error that refuses the expression at a node of `tree`; the caller raises it.
     """
 
     source: str
@@ -53,6 +55,7 @@ class Compiled:
     refuted: str
     function: Callable[[list[Value]], bool]
     tree: ast.expr
+    error: Callable[[ast.expr | None, str], ProfileError]
 
 
 def compile_expression(source: str, names: Names, where: str) -> Compiled:
@@ -72,7 +75,7 @@ def compile_expression(source: str, names: Names, where: str) -> Compiled:
     refuted = writer.condition(tree, negated=True)
     body = f"def condition(v):\n    if {holds}:\n        return True\n    return False\n"
     function: Callable[[list[Value]], bool] = _define(body, "condition", where)
-    return Compiled(source, tuple(writer.names), tuple(writer.wanted), holds, refuted, function, tree)
+    return Compiled(source, tuple(writer.names), tuple(writer.wanted), holds, refuted, function, tree, writer.error)
 
 
 def compile_hits(conditions: Sequence[Compiled], where: str) -> Callable[[list[Value]], list[int]]:

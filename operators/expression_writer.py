@@ -83,9 +83,9 @@ class Writer:
     def parse(self) -> ast.expr:
         """The expression as a tree of bounded size; its nodes are checked by `condition`."""
         if len(self.source) > MAX_CHARS:
-            raise self._error(None, f"expected at most {MAX_CHARS} characters, found {len(self.source)}")
+            raise self.error(None, f"expected at most {MAX_CHARS} characters, found {len(self.source)}")
         if not self.source.strip():
-            raise self._error(None, "expected a condition, found nothing")
+            raise self.error(None, "expected a condition, found nothing")
         if "#" in self.source:
             raise self._error_at(self.source.index("#"), "expected no comment; put it into `description`")
         padding = len(self._flat) - len(self._flat.lstrip(" "))
@@ -99,7 +99,7 @@ class Writer:
             offset = (error.offset or 1) - 1
             raise self._error_at(padding + offset, f"expected a condition, found a syntax error: {error.msg}") from None
         except (ValueError, RecursionError, MemoryError) as error:
-            raise self._error(None, f"expected a condition, cannot be parsed: {error}") from None
+            raise self.error(None, f"expected a condition, cannot be parsed: {error}") from None
         self._check_size(tree)
         return tree
 
@@ -116,9 +116,9 @@ class Writer:
             return self._presence(node, present=(node.func.id == "present") is not negated)
         operand = self._operand(node)
         if operand.kind != "boolean":
-            raise self._error(node, f"expected a condition, found a {operand.kind}; compare it with something")
+            raise self.error(node, f"expected a condition, found a {operand.kind}; compare it with something")
         if operand.constant is not None:
-            raise self._error(node, "expected a condition on a feature, found a constant")
+            raise self.error(node, "expected a condition on a feature, found a constant")
         return self._truth(operand, negated=negated)
 
     def _comparison(self, node: ast.Compare, *, negated: bool) -> str:
@@ -133,17 +133,15 @@ class Writer:
         if isinstance(operator, ast.In | ast.NotIn):
             return self._membership(left, right, inside=isinstance(operator, ast.In) is not negated)
         if not isinstance(operator, ast.Eq | ast.NotEq) and type(operator) not in _ORDER:
-            raise self._error(node, f"`{_symbol(operator)}` is not part of the language{_hint(operator)}")
+            raise self.error(node, f"`{_symbol(operator)}` is not part of the language{_hint(operator)}")
         a, b = self._operand(left), self._operand(right)
         if a.kind != b.kind:
-            raise self._error(right, f"expected a {a.kind} to compare with {self._text(left)}, found a {b.kind}")
+            raise self.error(right, f"expected a {a.kind} to compare with {self._text(left)}, found a {b.kind}")
         if a.constant is not None and b.constant is not None:
-            raise self._error(left, "expected a feature on one side of the comparison, found two constants")
+            raise self.error(left, "expected a feature on one side of the comparison, found two constants")
         if type(operator) in _ORDER:
             if a.kind != "number":
-                raise self._error(
-                    left, f"expected numbers around `{_symbol(operator)}`, found a {a.kind}; use == != in"
-                )
+                raise self.error(left, f"expected numbers around `{_symbol(operator)}`, found a {a.kind}; use == != in")
             return f"{a.code} {_ORDER[type(operator)][negated]} {b.code}"
         equal = isinstance(operator, ast.Eq) is not negated
         if a.kind == "number":
@@ -160,18 +158,18 @@ class Writer:
     def _membership(self, left: ast.expr, right: ast.expr, *, inside: bool) -> str:
         operand = self._operand(left)
         if operand.kind == "boolean" or operand.constant is not None:
-            raise self._error(left, "expected a number or string feature before `in`")
+            raise self.error(left, "expected a number or string feature before `in`")
         if not isinstance(right, ast.List | ast.Tuple | ast.Set):
-            raise self._error(right, 'expected a list of constants after `in`, like ["a", "b"]')
+            raise self.error(right, 'expected a list of constants after `in`, like ["a", "b"]')
         if not 0 < len(right.elts) <= MAX_ITEMS:
-            raise self._error(right, f"expected 1 to {MAX_ITEMS} constants in the list, found {len(right.elts)}")
+            raise self.error(right, f"expected 1 to {MAX_ITEMS} constants in the list, found {len(right.elts)}")
         items: dict[str, None] = {}
         for element in right.elts:
             item = self._operand(element)
             if item.constant is None:
-                raise self._error(element, f"expected a constant in the list, found {self._text(element)}")
+                raise self.error(element, f"expected a constant in the list, found {self._text(element)}")
             if item.kind != operand.kind:
-                raise self._error(element, f"expected a {operand.kind} like {self._text(left)}, found a {item.kind}")
+                raise self.error(element, f"expected a {operand.kind} like {self._text(left)}, found a {item.kind}")
             items[item.code] = None
         listed = "{" + ", ".join(items) + "}"
         if inside:
@@ -181,7 +179,7 @@ class Writer:
 
     def _presence(self, node: ast.Call, *, present: bool) -> str:
         if node.keywords or len(node.args) != 1 or (name := dotted_name(node.args[0])) is None:
-            raise self._error(node, "expected one feature name in the brackets")
+            raise self.error(node, "expected one feature name in the brackets")
         feature = self._feature(node.args[0], name, wanted=False)
         if feature.kind == "number":
             return f"{feature.code} {'==' if present else '!='} {feature.code}"
@@ -206,14 +204,14 @@ class Writer:
         if isinstance(node, ast.Compare | ast.BoolOp) or (
             isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not)
         ):
-            raise self._error(node, "expected a value, found a condition; join conditions with and, or, not")
+            raise self.error(node, "expected a value, found a condition; join conditions with and, or, not")
         culprit: ast.AST = node.op if isinstance(node, ast.BinOp | ast.UnaryOp) else node
-        raise self._error(node, f"{self._text(node)} is not part of the language{_hint(culprit)}")
+        raise self.error(node, f"{self._text(node)} is not part of the language{_hint(culprit)}")
 
     def _number(self, node: ast.expr, *, wanted: bool) -> _Operand:
         operand = self._operand(node, wanted=wanted)
         if operand.kind != "number":
-            raise self._error(node, f"expected a number, found the {operand.kind} {self._text(node)}")
+            raise self.error(node, f"expected a number, found the {operand.kind} {self._text(node)}")
         return operand
 
     def _feature(self, node: ast.expr, name: str, *, wanted: bool) -> _Operand:
@@ -222,7 +220,7 @@ class Writer:
             spelling = _SPELLINGS.get(name)
             close = [spelling] if spelling else difflib.get_close_matches(name, self.known, n=1)
             hint = f"; did you mean {close[0]}?" if close else "; the feature set declares no feature like it"
-            raise self._error(node, f"unknown feature {name!r}{hint}")
+            raise self.error(node, f"unknown feature {name!r}{hint}")
         slot, kind = known
         self.names[name] = None
         if wanted:
@@ -235,24 +233,24 @@ class Writer:
             return _Operand("boolean", repr(value), constant=value)
         if isinstance(value, int | float):
             if abs(value) > MAX_MAGNITUDE:  # before float(): a whole number may be too large for one
-                raise self._error(node, f"expected a number up to {MAX_MAGNITUDE:g}, found a larger one")
+                raise self.error(node, f"expected a number up to {MAX_MAGNITUDE:g}, found a larger one")
             return self._folded(node, float(value))
         if isinstance(value, str):
             if len(value) > MAX_STRING:
-                raise self._error(node, f"expected a string of at most {MAX_STRING} characters, found {len(value)}")
+                raise self.error(node, f"expected a string of at most {MAX_STRING} characters, found {len(value)}")
             return _Operand("string", repr(value), constant=value)
-        raise self._error(node, f"expected a number, a string, True or False, found {self._text(node)}")
+        raise self.error(node, f"expected a number, a string, True or False, found {self._text(node)}")
 
     def _folded(self, node: ast.expr, value: float) -> _Operand:
         if not abs(value) <= MAX_MAGNITUDE:
-            raise self._error(node, f"expected a number up to {MAX_MAGNITUDE:g}, found {value:g}")
+            raise self.error(node, f"expected a number up to {MAX_MAGNITUDE:g}, found {value:g}")
         # A float: comparing two floats is faster than comparing a float with a whole number.
         return _Operand("number", repr(value) if value >= 0 else f"({value!r})", constant=value)
 
     def _arithmetic(self, node: ast.BinOp, symbol: str, *, wanted: bool) -> _Operand:
         a, b = self._number(node.left, wanted=wanted), self._number(node.right, wanted=wanted)
         if symbol == "/" and b.constant == 0.0:
-            raise self._error(node.right, "expected a divisor other than zero")
+            raise self.error(node.right, "expected a divisor other than zero")
         if isinstance(a.constant, float) and isinstance(b.constant, float):
             folded = {"+": a.constant + b.constant, "-": a.constant - b.constant, "*": a.constant * b.constant}
             return self._folded(node, a.constant / b.constant if symbol == "/" else folded[symbol])
@@ -264,35 +262,35 @@ class Writer:
     def _call(self, node: ast.Call, *, wanted: bool) -> _Operand:
         function = node.func.id if isinstance(node.func, ast.Name) else None
         if function not in FUNCTIONS:
-            raise self._error(
+            raise self.error(
                 node, f"expected one of the functions {', '.join(FUNCTIONS)}, found {self._text(node.func)}"
             )
         if node.keywords or any(isinstance(argument, ast.Starred) for argument in node.args):
-            raise self._error(node, "expected plain arguments, without names or stars")
+            raise self.error(node, "expected plain arguments, without names or stars")
         if function in ("present", "absent"):
-            raise self._error(node, f"expected a value, found the condition {function}(...)")
+            raise self.error(node, f"expected a value, found the condition {function}(...)")
         if function == "coalesce":
             return self._coalesce(node, wanted=wanted)
         count = len(node.args)
         if (count != 1) if function == "abs" else not 2 <= count <= 8:
-            raise self._error(
+            raise self.error(
                 node, f"expected {'1 argument' if function == 'abs' else '2 to 8 arguments'}, found {count}"
             )
         operands = [self._number(argument, wanted=wanted) for argument in node.args]
         if all(operand.constant is not None for operand in operands):
-            raise self._error(node, "expected a feature among the arguments, found constants only")
+            raise self.error(node, "expected a feature among the arguments, found constants only")
         arguments = ", ".join(operand.code for operand in operands)
         return _Operand("number", f"{function}({arguments})", may_miss=any(operand.may_miss for operand in operands))
 
     def _coalesce(self, node: ast.Call, *, wanted: bool) -> _Operand:
         if len(node.args) != 2:
-            raise self._error(node, f"expected coalesce(value, fallback), found {len(node.args)} arguments")
+            raise self.error(node, f"expected coalesce(value, fallback), found {len(node.args)} arguments")
         value = self._operand(node.args[0], wanted=False)
         fallback = self._operand(node.args[1], wanted=wanted)
         if value.constant is not None:
-            raise self._error(node.args[0], "expected a feature that may be missing, found a constant")
+            raise self.error(node.args[0], "expected a feature that may be missing, found a constant")
         if value.kind != fallback.kind:
-            raise self._error(node.args[1], f"expected a {value.kind} as fallback, found a {fallback.kind}")
+            raise self.error(node.args[1], f"expected a {value.kind} as fallback, found a {fallback.kind}")
         held = self._temporary()
         there = (
             f"({held} := {value.code}) == {held}" if value.kind == "number" else f"({held} := {value.code}) is not None"
@@ -319,13 +317,14 @@ class Writer:
             level = [child for node in level for child in ast.iter_child_nodes(node)]
             if depth > MAX_DEPTH or nodes > MAX_NODES:
                 bounds = f"at most {MAX_NODES} parts, nested at most {MAX_DEPTH} deep"
-                raise self._error(None, f"expected {bounds}, found more; split it into several rules")
+                raise self.error(None, f"expected {bounds}, found more; split it into several rules")
 
     def _text(self, node: ast.expr) -> str:
         segment = ast.get_source_segment(self._flat, node) or type(node).__name__
         return f"`{segment if len(segment) <= 60 else segment[:57] + '...'}`"
 
-    def _error(self, node: ast.expr | None, message: str) -> ProfileError:
+    def error(self, node: ast.expr | None, message: str) -> ProfileError:
+        """The error that refuses the expression at `node`, or as a whole; the caller raises it."""
         if node is None:
             return ProfileError(f"{self.where}: {message}")
         # ast counts bytes of UTF-8, people count characters.
