@@ -1,0 +1,29 @@
+# make setup | demo | test | lint | bench | lock; each sets up .venv first and needs nothing but Python 3.11 or 3.12.
+.PHONY: setup demo test lint bench lock format
+
+setup:
+	@./deploy/setup.sh
+
+# Traffic generated, replayed through the default profile, and a report of what was caught; no server.
+demo: setup
+	.venv/bin/python -m load_tests.demo --out demo-out
+
+test: setup
+	.venv/bin/python -m pytest
+
+lint: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+format: setup
+	.venv/bin/ruff format .
+
+# Decisions per second on one core, file to file, durable state; see README for what is measured.
+bench: setup
+	.venv/bin/python -m load_tests.bench_decide --out bench-out
+
+# Exact versions with hashes of everything, for both Python versions.
+lock: setup
+	.venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
+		--extra dev pyproject.toml -o requirements.lock
