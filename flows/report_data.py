@@ -18,8 +18,8 @@ import msgspec
 
 from flows.report_labels import Labels
 from flows.report_scores import Scores, summarise_scores
+from schemas.times import EPOCH
 
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 HOUR: Final = timedelta(hours=1)
 APPROVE: Final = "approve"
 ACTIONS: Final = ("approve", "challenge", "review", "decline")
@@ -49,6 +49,7 @@ class _Decision(msgspec.Struct, gc=False):
     rule_hits: list[_Hit] = []
     shadow_hits: list[_Hit] = []
     quality: list[str] = []
+    quality_flags: list[str] = []
     versions: msgspec.Raw = msgspec.Raw(b"{}")
     duplicate: bool = False
     deadline_missed: bool = False
@@ -123,6 +124,9 @@ class ReportData:
         last: Latest event time.
         actions: One tally an action, mildest first.
         hours: By whole hours since 1970, only hours with payments.
+        rules: Active rules before shadow rules, most hits first.
+        reasons: Reason codes of all decisions, most frequent first.
+        stop_reasons: Reason codes of the payments that were not approved.
         flags: Quality flags as they were written, most frequent first.
         flag_groups: Payments by the part of their flags before the colon.
         versions: Field of `versions` (nested fields with dots) to values and payments, most frequent first.
@@ -139,6 +143,7 @@ class ReportData:
     hours: dict[int, Hour]
     rules: tuple[RuleTally, ...]
     reasons: tuple[Tally, ...]
+    stop_reasons: tuple[Tally, ...]
     flags: tuple[Tally, ...]
     flag_groups: tuple[Tally, ...]
     late: int
@@ -179,6 +184,7 @@ class _Totals:
         self.hours: dict[tuple[int, str], list[int]] = {}
         self.rules: dict[tuple[str, str, bool], list[int]] = {}
         self.reasons: dict[str, list[int]] = {}
+        self.stop_reasons: dict[str, list[int]] = {}
         self.flags: dict[str, list[int]] = {}
         self.groups: dict[str, list[int]] = {}
         self.versions: Counter[bytes] = Counter()
@@ -196,7 +202,7 @@ class _Totals:
             for line in file:
                 try:
                     decision = decode(line)
-                except msgspec.MsgspecError:
+                except (msgspec.MsgspecError, UnicodeDecodeError):
                     self.unreadable += 1
                     continue
                 if decision.duplicate:
@@ -224,9 +230,11 @@ class _Totals:
             _count(self.rules, (hit.rule, hit.action, True), fraud)
         for reason in decision.reason_codes:
             _count(self.reasons, reason, fraud)
-        if decision.quality:
+            if action != APPROVE:
+                _count(self.stop_reasons, reason, fraud)
+        if flags := decision.quality or decision.quality_flags:
             groups = set()
-            for flag in decision.quality:
+            for flag in flags:
                 _count(self.flags, flag, fraud)
                 groups.add(flag.partition(":")[0])
             for group in groups:
@@ -263,7 +271,7 @@ class _Totals:
             for line in file:
                 try:
                     letter = decode(line)
-                except msgspec.MsgspecError:
+                except (msgspec.MsgspecError, UnicodeDecodeError):
                     self.unreadable += 1
                     continue
                 key = (letter.topic, letter.reason)
@@ -296,6 +304,7 @@ class _Totals:
                 )
             ),
             reasons=_ranked(self.reasons),
+            stop_reasons=_ranked(self.stop_reasons),
             flags=_ranked(self.flags),
             flag_groups=_ranked(self.groups),
             late=self.late,

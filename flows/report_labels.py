@@ -1,7 +1,7 @@
 """outcomes.{jsonl,avro,parquet} → which transactions turned out to be fraud, for the replay report.
 
 Only frauds are remembered, so memory grows with the frauds and not with the outcomes. The latest outcome of a
-transaction (by its event time) decides; that needs a second pass when the files hold genuine outcomes too, since a
+transaction (by its event time) decides; that needs a second pass when the file holds genuine outcomes too, since a
 genuine outcome may stand before the fraud it came after.
 """
 
@@ -13,14 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-import fastavro
 import msgspec
-import pyarrow.parquet
 
-OUTCOMES: Final = ("outcomes.jsonl", "outcomes.avro", "outcomes.parquet")
-JOINED: Final = "labelled_outcomes.jsonl"
-_COLUMNS: Final = ["transaction_id", "event_time", "label"]
-_ROWS_A_BATCH: Final = 65_536
+from flows.files import EventFile, find_events
+from schemas.times import EPOCH
+
+OUTCOMES: Final = "outcomes"
+JOINED: Final = "labelled_outcomes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,23 +27,19 @@ class Labels:
     """What the outcomes say.
 
     Attributes:
-        source: File names the labels were read from; empty when there were none.
+        source: Name of the file the labels were read from, None when there was none.
         fraud: transaction_id of every payment whose latest outcome says fraud.
-        outcomes_fraud: Outcomes with label fraud, corrections included.
-        outcomes_genuine: Outcomes with label genuine, corrections included.
-        unreadable: Rows without a usable transaction_id, event_time or label; they label nothing.
+        unreadable: Records without a usable transaction_id, event_time or label; they label nothing.
     """
 
-    source: tuple[str, ...]
+    source: str | None
     fraud: frozenset[str]
-    outcomes_fraud: int
-    outcomes_genuine: int
     unreadable: int
 
 
-class _Row(msgspec.Struct, gc=False):
+class _Outcome(msgspec.Struct, gc=False):
     transaction_id: str
-    event_time: datetime
+    event_time: datetime | int  # Avro without its logical type, and some Parquet files, hold whole microseconds
     label: str
 
 
@@ -56,80 +51,53 @@ def read_labels(events_dir: Path | None, out_dir: Path) -> Labels:
         out_dir: Where labelled_outcomes.jsonl may lie; read only when no outcomes file is found.
 
     Returns:
-        The labels; without any file, no labels and an empty `source`.
+        The labels; without any file, no labels and no `source`.
+
+    Raises:
+        ConfigError: Several files of outcomes; remove all but one.
+        StreamError: The file is cut short.
     """
-    paths = [events_dir / name for name in OUTCOMES if (events_dir / name).is_file()] if events_dir else []
-    if not paths and (out_dir / JOINED).is_file():
-        paths = [out_dir / JOINED]
-    frauds: dict[str, datetime] = {}
-    fraud = genuine = unreadable = 0
-    for path in paths:
-        for row in _rows(path):
-            if row is None:
-                unreadable += 1
-            elif row.label == "fraud":
-                fraud += 1
-                known = frauds.get(row.transaction_id)
-                if known is None or row.event_time > known:
-                    frauds[row.transaction_id] = row.event_time
-            elif row.label == "genuine":
-                genuine += 1
-            else:
-                unreadable += 1
+    file = find_events(events_dir, OUTCOMES) if events_dir else None
+    if file is None:
+        file = find_events(out_dir, JOINED)
+    if file is None:
+        return Labels(source=None, fraud=frozenset(), unreadable=0)
+    frauds: dict[str, int] = {}
+    genuine = unreadable = 0
+    for outcome in _outcomes(file):
+        if outcome is None or outcome[2] not in {"fraud", "genuine"}:
+            unreadable += 1
+        elif outcome[2] == "fraud":
+            transaction_id, at_us, _ = outcome
+            frauds[transaction_id] = max(at_us, frauds.get(transaction_id, at_us))
+        else:
+            genuine += 1
+    cleared: set[str] = set()
     if genuine and frauds:
-        cleared = set()
-        for path in paths:
-            for row in _rows(path):
-                if row is not None and row.label == "genuine":
-                    at = frauds.get(row.transaction_id)
-                    if at is not None and row.event_time > at:
-                        cleared.add(row.transaction_id)
-        for transaction_id in cleared:
-            del frauds[transaction_id]
-    return Labels(
-        source=tuple(path.name for path in paths),
-        fraud=frozenset(frauds),
-        outcomes_fraud=fraud,
-        outcomes_genuine=genuine,
-        unreadable=unreadable,
-    )
+        for outcome in _outcomes(file):
+            if outcome is not None and outcome[2] == "genuine":
+                transaction_id, at_us, _ = outcome
+                if at_us > frauds.get(transaction_id, at_us):
+                    cleared.add(transaction_id)
+    return Labels(source=file.path.name, fraud=frozenset(frauds.keys() - cleared), unreadable=unreadable)
 
 
-def _rows(path: Path) -> Iterator[_Row | None]:
-    """Every outcome of a file, None for one that cannot be read."""
-    if path.suffix == ".avro":
-        with path.open("rb") as file:
-            for record in fastavro.reader(file):
-                yield _row(record)
-    elif path.suffix == ".parquet":
-        table = pyarrow.parquet.ParquetFile(path)
-        for batch in table.iter_batches(_ROWS_A_BATCH, columns=_COLUMNS):
-            for record in batch.to_pylist():
-                yield _row(record)
-    else:
-        decode = msgspec.json.Decoder(_Row).decode
-        with path.open("rb") as file:
-            for line in file:
-                if line.isspace():
-                    continue
-                try:
-                    row = decode(line)
-                except msgspec.MsgspecError:
-                    yield None
-                    continue
-                row.event_time = _utc(row.event_time)
-                yield row
+def _outcomes(file: EventFile) -> Iterator[tuple[str, int, str] | None]:
+    """(transaction_id, event time in µs, label) of every record, None for one that cannot be read."""
+    decode = msgspec.json.Decoder(_Outcome).decode
+    for payload, _, _ in file.read_from(0, 0):
+        try:
+            found = decode(payload) if isinstance(payload, bytes) else msgspec.convert(payload, _Outcome)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            yield None
+            continue
+        yield found.transaction_id, _micros(found.event_time), found.label
 
 
-def _row(record: object) -> _Row | None:
-    try:
-        row = msgspec.convert(record, _Row)
-    except msgspec.ValidationError:
-        return None
-    row.event_time = _utc(row.event_time)
-    return row
-
-
-def _utc(at: datetime) -> datetime:
-    """Parquet knows times without a zone; the contract says they are UTC."""
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at
+def _micros(at: datetime | int) -> int:
+    """Whole microseconds since 1970; a time without a zone, as Parquet may hold, is UTC."""
+    if isinstance(at, int):
+        return at
+    aware = at.replace(tzinfo=UTC) if at.tzinfo is None else at
+    since = aware - EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
