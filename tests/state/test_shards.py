@@ -60,7 +60,7 @@ def test_bytewax_itself_sends_shards_to_the_workers_we_say(workers: int) -> None
     items = op.input("in", flow, TestingSource([(name, 0) for name in names]))
     placed = op.stateful_batch("who", items, lambda _resume: _WhoAmI())
     op.output("out", placed, TestingSink(out))
-    cluster_main(flow, [], 0, worker_count_per_proc=workers)
+    cluster_main(flow, [], 0, worker_count_per_proc=workers)  # type: ignore[no-untyped-call]  # bytewax gives no types
     threads: dict[int, set[int]] = {}
     for name, thread in out:
         threads.setdefault(worker_of(name, workers), set()).add(thread)
