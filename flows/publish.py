@@ -27,7 +27,7 @@ LABELLED_OUTCOMES: Final = "labelled_outcomes"
 DEAD_LETTERS: Final = "dead_letters"
 SLOTS: Final = (DECISIONS, LABELLED_OUTCOMES, DEAD_LETTERS)
 
-_DAY_US: Final = 86_400_000_000
+DAY_US: Final = 86_400_000_000
 _SWEPT_AT_ONCE: Final = 2_000
 """Ledger entries deleted in one snapshot: fewer than a second's decisions lets it grow, more lengthens the stall."""
 
@@ -179,7 +179,7 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
         self._end += len(line) + 1
 
     def _remember(self, record: Publication, offset: int, length: int) -> None:
-        day = record.seen_at_us // _DAY_US
+        day = record.seen_at_us // DAY_US
         self._new_ledger[b"d" + day.to_bytes(4, "big") + record.identity] = offset.to_bytes(8, "big") + length.to_bytes(
             4, "big"
         )
@@ -190,8 +190,8 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
         Raises:
             StateError: The ledger does not know it, although the step `seen` does: they are out of step.
         """
-        today = record.seen_at_us // _DAY_US
-        oldest = max(0, (record.seen_at_us - self._ttl_us) // _DAY_US)
+        today = record.seen_at_us // DAY_US
+        oldest = max(0, (record.seen_at_us - self._ttl_us) // DAY_US)
         keys = [b"d" + day.to_bytes(4, "big") + record.identity for day in range(today, oldest - 1, -1)]
         place = next((self._new_ledger[key] for key in keys if key in self._new_ledger), None)
         if place is None:
@@ -226,7 +226,7 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
 
     def _sweep(self) -> None:
         # One day more than the span, so that the day a retry may still ask for is whole.
-        limit = (self._clock_us - self._ttl_us) // _DAY_US - 1
+        limit = (self._clock_us - self._ttl_us) // DAY_US - 1
         if self._slot == DECISIONS and limit > 0:
             old = self._ledger.scan(b"d", b"d" + limit.to_bytes(4, "big"), _SWEPT_AT_ONCE)
             if old:

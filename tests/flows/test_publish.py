@@ -1,0 +1,129 @@
+"""What was published stands: torn lines are cut off, uncommitted records adopted, retries answered word for word."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flows.publish import DAY_US, DEAD_LETTERS, DECISIONS, FileSlot, Publication, SlotSnapshot
+from schemas.errors import StateError
+from state.testing import DictHome
+
+SEEN_US = 20_000 * DAY_US
+
+
+def _decision(name: str, note: str = "first") -> Publication:
+    line = json.dumps({"transaction_id": name, "note": note, "duplicate": False}, separators=(",", ":")).encode()
+    return Publication(name.encode(), line, SEEN_US)
+
+
+def _retry(name: str, days: int = 0) -> Publication:
+    return Publication(name.encode(), b"", SEEN_US + days * DAY_US)
+
+
+def _slot(path: Path, home: DictHome, snapshot: SlotSnapshot | None = None, slot: str = DECISIONS) -> FileSlot:
+    ledger = home.open("slot", "ledger", snapshot["version"] if snapshot else None)
+    return FileSlot(slot, path, ledger, snapshot["offset"] if snapshot else 0, 7 * DAY_US, lambda: None)
+
+
+def _lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def test_records_behind_the_commit_are_adopted_and_recomputed_ones_dropped(tmp_path: Path) -> None:
+    path, ledger = tmp_path / "decisions.jsonl", DictHome()
+    slot = _slot(path, ledger)
+    slot.write_batch([[_decision("a")]])
+    snapshot = slot.snapshot()
+    slot.write_batch([[_decision("b", "published")]])
+    slot._flush()
+    resumed = _slot(path, ledger, snapshot)
+    resumed.write_batch([[_decision("b", "recomputed"), _decision("c"), _retry("b"), _retry("a")]])
+    resumed.snapshot()
+    assert [(line["transaction_id"], line["note"], line["duplicate"]) for line in _lines(path)] == [
+        ("a", "first", False),
+        ("b", "published", False),
+        ("c", "first", False),
+        ("b", "published", True),
+        ("a", "first", True),
+    ]
+
+
+def test_adopted_answers_to_retries_are_counted_one_for_one(tmp_path: Path) -> None:
+    path, ledger = tmp_path / "decisions.jsonl", DictHome()
+    slot = _slot(path, ledger)
+    slot.write_batch([[_decision("a"), _retry("a")]])
+    slot._flush()
+    resumed = _slot(path, ledger)
+    resumed.write_batch([[_decision("a"), _retry("a"), _retry("a")]])
+    assert [line["duplicate"] for line in _lines(path)] == [False, True, True]
+
+
+def test_a_torn_last_line_was_never_published(tmp_path: Path) -> None:
+    path, ledger = tmp_path / "decisions.jsonl", DictHome()
+    slot = _slot(path, ledger)
+    slot.write_batch([[_decision("a")]])
+    snapshot = slot.snapshot()
+    with path.open("ab") as out:
+        out.write(b'{"transaction_id":"b","no')
+    resumed = _slot(path, ledger, snapshot)
+    resumed.write_batch([[_decision("b")]])
+    assert [line["transaction_id"] for line in _lines(path)] == ["a", "b"]
+
+
+def test_a_slot_killed_before_its_first_commit_adopts_all_it_wrote(tmp_path: Path) -> None:
+    path, ledger = tmp_path / "decisions.jsonl", DictHome()
+    slot = _slot(path, ledger)
+    slot.write_batch([[_decision("a"), _decision("b")]])
+    resumed = _slot(path, ledger)
+    resumed.write_batch([[_decision("a", "recomputed"), _decision("b", "recomputed"), _decision("c")]])
+    assert [(line["transaction_id"], line["note"]) for line in _lines(path)] == [
+        ("a", "first"),
+        ("b", "first"),
+        ("c", "first"),
+    ]
+
+
+def test_a_retry_is_answered_days_later_and_the_ledger_forgets_after_its_span(tmp_path: Path) -> None:
+    path, ledger = tmp_path / "decisions.jsonl", DictHome()
+    slot = _slot(path, ledger)
+    slot.write_batch([[_decision("a")]])
+    slot.write_batch([[_retry("a", days=7)]])
+    assert [line["duplicate"] for line in _lines(path)] == [False, True]
+    slot.write_batch([[Publication(b"z", b'{"transaction_id":"z"}', SEEN_US + 10 * DAY_US)]])
+    kept = ledger.open("slot", "ledger", slot.snapshot()["version"]).as_dict()
+    assert [key[5:] for key in kept] == [b"z"]
+
+
+def test_a_retry_that_the_ledger_does_not_know_stops_the_slot(tmp_path: Path) -> None:
+    slot = _slot(tmp_path / "decisions.jsonl", DictHome())
+    with pytest.raises(StateError, match=r"retry of transaction 'ghost' came.*out of step"):
+        slot.write_batch([[_retry("ghost")]])
+
+
+def test_an_output_shorter_than_what_was_committed_refuses_the_start(tmp_path: Path) -> None:
+    path, ledger = tmp_path / "decisions.jsonl", DictHome()
+    slot = _slot(path, ledger)
+    slot.write_batch([[_decision("a")]])
+    snapshot = slot.snapshot()
+    path.write_bytes(b"")
+    with pytest.raises(
+        StateError, match=r"decisions\.jsonl: expected at least the .* bytes that were committed, found 0"
+    ):
+        _slot(path, ledger, snapshot)
+
+
+def test_dead_letters_are_told_apart_by_their_origin(tmp_path: Path) -> None:
+    path, ledger = tmp_path / "dead_letters.jsonl", DictHome()
+
+    def dead(offset: int) -> Publication:
+        line = json.dumps({"topic": "t", "partition": 0, "offset": offset}).encode()
+        return Publication(f"t/0/{offset}".encode(), line, SEEN_US)
+
+    slot = _slot(path, ledger, slot=DEAD_LETTERS)
+    slot.write_batch([[dead(1), dead(2)]])
+    resumed = _slot(path, ledger, slot=DEAD_LETTERS)
+    resumed.write_batch([[dead(1), dead(2), dead(3)]])
+    assert [line["offset"] for line in _lines(path)] == [1, 2, 3]
