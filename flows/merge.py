@@ -5,7 +5,8 @@ merged at the boundary they wait for.
 
 A file's order is its order of arrival: a late event stands behind later ones and is delivered there. Where it stands in
 the merge is its *arrival time*, which only moves forward. One event that is dated far ahead of those around it must not
-drag its stream along, so an event advances the arrival time only as far as the median of it and the four behind it.
+drag its stream along, so an event advances the arrival time to its own only if two of the four behind it are as late,
+else to the earliest of theirs. (The last event of a file has none behind it and is believed.)
 """
 
 from __future__ import annotations
@@ -109,17 +110,17 @@ class _Stream:
         self.head_us = arrival_us
 
     def _voted_us(self, time_us: int) -> int:
-        """The lower of the head's time and the median of the times in sight."""
+        """The head's time if half of those behind it are as late; else the earliest of theirs, if that is lower."""
         votes = 0
-        times = [time_us]
+        earliest_us = time_us
         for place in range(1, len(self._ahead)):
             behind: Any = self._ahead[place][0].event
             if behind is not None:
-                times.append(behind.event_time_us)
+                earliest_us = min(earliest_us, behind.event_time_us)
                 votes += behind.event_time_us >= time_us
                 if votes == LOOKAHEAD // 2:
                     return time_us
-        return min(time_us, sorted(times)[len(times) // 2])
+        return earliest_us
 
 
 class Merge:
