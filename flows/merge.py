@@ -112,15 +112,16 @@ class _Stream:
     def _voted_us(self, time_us: int) -> int:
         """The head's time if half of those behind it are as late; else the earliest of theirs, if that is lower."""
         votes = 0
+        wanted = (len(self._ahead) - 1) // 2  # LOOKAHEAD // 2, fewer at the end of the file
         earliest_us = time_us
         for place in range(1, len(self._ahead)):
             behind: Any = self._ahead[place][0].event
             if behind is not None:
                 earliest_us = min(earliest_us, behind.event_time_us)
                 votes += behind.event_time_us >= time_us
-                if votes == LOOKAHEAD // 2:
+                if votes == wanted:
                     return time_us
-        return earliest_us
+        return earliest_us if votes < wanted else time_us
 
 
 class Merge:
