@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 import time
@@ -71,8 +72,8 @@ def replay(
         float, typer.Option(min=0.05, help="Seconds between commits with --state; results do not depend on it.")
     ] = 1.0,
     processes: Annotated[int, typer.Option(min=1, max=64, help="Processes; more than one needs --state.")] = 1,
-    token_keys: Annotated[
-        Path | None, typer.Option(help="Card-number tokenisation keys; else WEIR_TOKEN_KEYS.", envvar="WEIR_TOKEN_KEYS")
+    pan_keys: Annotated[
+        Path | None, typer.Option(help="Keys that tokenise card numbers; default: WEIR_PAN_KEYS_FILE or WEIR_PAN_KEYS.")
     ] = None,
     report: Annotated[bool, typer.Option(help="Write report.html at the end.")] = True,
     member: Annotated[str | None, typer.Option(hidden=True)] = None,
@@ -84,6 +85,7 @@ def replay(
     """
     from flows.profile import load_profile  # noqa: PLC0415  # --help must not wait for numba and River to load
     from flows.replay import ReplayOptions, Run, run_replay  # noqa: PLC0415
+    from schemas.validate import Limits  # noqa: PLC0415
 
     if processes > 1 and state is None:
         message = "--processes: several processes share a --state folder; give one"
@@ -107,7 +109,8 @@ def replay(
         state=state,
         batch=batch,
         epoch=timedelta(seconds=epoch),
-        limits=_limits(token_keys),
+        limits=Limits(),
+        tokeniser=_tokeniser(pan_keys),
         now_us=time.time_ns() // 1000,
         process=process,
     )
@@ -131,11 +134,10 @@ def replay(
     _finish(run.finished, profile, events, out, metrics, report=report)
 
 
-def _limits(token_keys: Path | None) -> Any:
-    from schemas.codec import Limits  # noqa: PLC0415
-    from schemas.pan import TokenKeys  # noqa: PLC0415
+def _tokeniser(pan_keys: Path | None) -> Any:
+    from schemas.tokens import TokenKeys  # noqa: PLC0415
 
-    return Limits(token_keys=TokenKeys.load(token_keys) if token_keys else None)
+    return TokenKeys.from_file(pan_keys) if pan_keys else TokenKeys.from_environment(os.environ)
 
 
 def _metrics(stats: dict[str, Any], wall_s: float) -> dict[str, Any]:

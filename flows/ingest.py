@@ -10,9 +10,10 @@ import orjson
 from operators.enrich import Enricher
 from operators.features import FeatureSet
 from operators.inflight import DEAD_LETTER, DEVICE_EVENT, IDENTITY_EVENT, OUTCOME, PAYMENT, InFlight
-from schemas.codec import Limits, decode_json, from_mapping
 from schemas.errors import ContractError
 from schemas.events import Outcome, Transaction
+from schemas.tokens import TokenKeys
+from schemas.validate import Limits, decode_json, from_mapping
 
 STREAMS: Final = {
     "transactions": ("transaction", PAYMENT),
@@ -24,7 +25,7 @@ STREAMS: Final = {
 
 
 def ingest(
-    stream: str, feature_set: FeatureSet, enricher: Enricher, limits: Limits, now_us: int
+    stream: str, feature_set: FeatureSet, enricher: Enricher, limits: Limits, tokeniser: TokenKeys | None, now_us: int
 ) -> Callable[[bytes | dict[str, Any], tuple[str, int, int]], InFlight]:
     """The decoder of one stream.
 
@@ -32,7 +33,8 @@ def ingest(
         stream: One of STREAMS.
         feature_set: Gives keys and empty values.
         enricher: Fills the bare facts of payments.
-        limits: Bounds of what is accepted, and the tokenisation keys.
+        limits: Bounds of what is accepted.
+        tokeniser: Keys for card numbers; without, a payment that carries one is a dead letter.
         now_us: What "far in the future" is measured against.
     """
     contract, kind = STREAMS[stream]
@@ -41,9 +43,9 @@ def ingest(
     def make(payload: bytes | dict[str, Any], origin: tuple[str, int, int]) -> InFlight:
         try:
             if isinstance(payload, bytes):
-                event = decode_json(contract, payload, now_us=now_us, limits=limits)
+                event = decode_json(contract, payload, now_us=now_us, limits=limits, tokeniser=tokeniser)
             else:
-                event = from_mapping(contract, payload, now_us=now_us, limits=limits)
+                event = from_mapping(contract, payload, now_us=now_us, limits=limits, tokeniser=tokeniser)
         except ContractError as error:
             return _dead(payload, origin, error)
         if isinstance(event, Outcome):

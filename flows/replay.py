@@ -29,8 +29,9 @@ from flows.publish import SLOTS, FileSlot, SlotSnapshot
 from flows.stage import Part
 from flows.stats import RunStats
 from operators.inflight import InFlight
-from schemas.codec import Limits
 from schemas.errors import ConfigError
+from schemas.tokens import TokenKeys
+from schemas.validate import Limits
 from state.api import StepStore
 from state.shards import shard_names
 from state.store import StateHome, StateOptions
@@ -49,7 +50,8 @@ class ReplayOptions:
         state: Folder that lets a replay resume; None: a temporary one, thrown away at the end.
         batch: Events read at once; results do not depend on it.
         epoch: Time between commits; results do not depend on it.
-        limits: What is accepted, and the tokenisation keys.
+        limits: Bounds of what is accepted.
+        tokeniser: Keys for card numbers, None when none are expected.
         now_us: What "far in the future" is measured against.
         process: (this process's number, addresses of all) in a cluster, None alone.
     """
@@ -60,6 +62,7 @@ class ReplayOptions:
     batch: int
     epoch: timedelta
     limits: Limits
+    tokeniser: TokenKeys | None
     now_us: int
     process: tuple[int, tuple[str, ...]] | None = None
 
@@ -189,7 +192,7 @@ def _execute(
 
     def open_merge(state: MergeState | None) -> Merge:
         def decoder(stream: str) -> Callable[[bytes | dict[str, Any], tuple[str, int, int]], InFlight]:
-            return ingest(stream, profile.features, enricher, options.limits, options.now_us)
+            return ingest(stream, profile.features, enricher, options.limits, options.tokeniser, options.now_us)
 
         return Merge(files, decoder, profile.learning.tick_us, state)
 

@@ -78,10 +78,10 @@ def minute(at: datetime) -> str:
 
 
 def count_axis(largest: float) -> tuple[float, list[Tick]]:
-    """Top of a linear axis that starts at 0, and three to five ticks at whole round numbers."""
+    """Top of a linear axis that starts at 0, and up to six ticks at whole round numbers."""
     step = 1.0
-    if largest > 4:
-        raw = largest / 4
+    if largest > 5:
+        raw = largest / 5
         power = 10.0 ** math.floor(math.log10(raw))
         step = next(
             round(power * factor)
@@ -96,21 +96,12 @@ def _is_whole(number: float) -> bool:
     return number == round(number)
 
 
-def log_axis(smallest: float, largest: float, label: str = "count") -> tuple[float, float, list[Tick]]:
-    """Decades around smallest..largest (both > 0): exponent at the start, exponents spanned, a tick a decade.
-
-    `label` is "count" for plain numbers, "duration" for microseconds.
-    """
-    low = math.floor(math.log10(smallest) + 1e-9)
-    high = max(low + 1, math.ceil(math.log10(largest) - 1e-9))
-    show = duration if label == "duration" else short
+def duration_axis(shortest: float, longest: float) -> tuple[float, float, list[Tick]]:
+    """Decades around two times in µs (both > 0): exponent at the start, exponents spanned, a tick a decade."""
+    low = math.floor(math.log10(shortest) + 1e-9)
+    high = max(low + 1, math.ceil(math.log10(longest) - 1e-9))
     span = high - low
-    return low, span, [Tick((index - low) / span, show(10.0**index)) for index in range(low, high + 1)]
-
-
-def share_axis(parts: int = 4) -> list[Tick]:
-    """0 % to 100 %."""
-    return [Tick(index / parts, f"{100 * index / parts:g} %") for index in range(parts + 1)]
+    return low, span, [Tick((power - low) / span, duration(10.0**power)) for power in range(low, high + 1)]
 
 
 def unit_axis(parts: int = 5) -> list[Tick]:

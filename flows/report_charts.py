@@ -17,7 +17,7 @@ from flows.report_axis import Tick
 
 # Longer names run into the edge of a 360 pixel screen at 12 pixel text; the whole name is in the tooltip and table.
 MAX_LABEL: Final = 40
-_ROW: Final = 42
+_ROW: Final = 40
 _BAR: Final = 10
 
 
@@ -221,7 +221,7 @@ def bars(chart: Chart, rows: Sequence[Row]) -> str:
 def spans(chart: Chart, rows: Sequence[Span], x: Sequence[Tick]) -> str:
     """Ranges under their names over one logarithmic axis, its ticks below the last row."""
     height = len(rows) * _ROW
-    body = [_line("grid", 100 * tick.at, 0, 100 * tick.at, 100) + _x_label(tick) for tick in x]
+    body = [_line("grid", 100 * tick.at, 0, 100 * tick.at, 100) + _x_label(tick, flush=True) for tick in x]
     for index, row in enumerate(rows):
         top = index * _ROW
         body.append(f'<g class="row"><title>{escape(row.title)}</title>')
@@ -269,8 +269,9 @@ def _open(chart: Chart, height: int | None = None) -> str:
     )
 
 
-def _x_label(tick: Tick) -> str:
-    place = "start" if tick.at < 0.005 else "end" if tick.at > 0.995 else "mid"
+def _x_label(tick: Tick, flush: bool = False) -> str:
+    """Centred under its place, but for what would stick out: `flush` when nothing is left of the plot either."""
+    place = "start" if flush and tick.at < 0.005 else "end" if tick.at > 0.995 and len(tick.label) > 2 else "mid"
     css = f"tick x {place}{' minor' if tick.minor else ''}"
     return f'<text class="{css}" x="{_share(100 * tick.at)}" y="100%" dy="18">{escape(tick.label)}</text>'
 

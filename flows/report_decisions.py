@@ -69,6 +69,7 @@ def headline(data: ReportData, metrics: dict[str, object]) -> str:
     stopped = data.payments - next(tally.count for tally in data.actions if tally.name == APPROVE)
     caught = _caught(data)
     curve = data.scores.curve
+    reasons = len({letters.reason for letters in data.dead_letters})
     dead = sum(letters.count for letters in data.dead_letters)
     entries = [
         Tile("payments decided", whole(data.payments), _span(data)),
@@ -83,9 +84,7 @@ def headline(data: ReportData, metrics: dict[str, object]) -> str:
         _rate(data, metrics),
         Tile("payments came late", whole(data.late), percent(data.late, data.payments)),
         Tile("duplicates answered", whole(data.duplicates), "with the decision already made"),
-        Tile(
-            "dead letters", whole(dead), "; ".join(f"{one.reason} {whole(one.count)}" for one in data.dead_letters[:2])
-        ),
+        Tile("dead letters", whole(dead), f"for {whole(reasons)} reasons" if reasons != 1 else "for one reason"),
     ]
     if data.deadline_missed or data.fallbacks:
         entries.append(

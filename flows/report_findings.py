@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from flows.report_axis import log_axis, percent, unit_axis, whole
+from flows.report_axis import Tick, percent, short, unit_axis, whole
 from flows.report_charts import MAX_LABEL, Chart, Mark, Row, Series, bars, histogram, step_curve
 from flows.report_data import APPROVE, ReportData, RuleTally, Tally, ordered_actions
 from flows.report_decisions import css
@@ -45,10 +45,9 @@ def score(data: ReportData) -> Section:
 def _distribution(scores: Scores) -> str:
     most = max(*scores.genuine, *scores.fraud)
     # Half a payment lies at the bottom, so that a bin with one payment stands above the axis.
-    _, _, ticks = log_axis(1.0, max(10.0, float(most)))
-    low, high = math.log10(0.5), float(len(ticks) - 1)
-    span = high - low
-    y = [type(tick)((index - low) / span, tick.label) for index, tick in enumerate(ticks)]
+    low = math.log10(0.5)
+    span = math.log10(max(10.0, 1.3 * most)) - low
+    y = [Tick((power - low) / span, short(10.0**power)) for power in range(math.floor(low + span) + 1)]
     bins = list(zip(scores.edges[:-1], scores.edges[1:], scores.genuine, scores.fraud, strict=True))
     titles = [
         f"score {left:.2f} to {right:.2f}\ngenuine: {whole(genuine)}\nfraud: {whole(fraud)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from flows.report_axis import duration, log_axis, percent, whole
+from flows.report_axis import duration, duration_axis, percent, whole
 from flows.report_charts import Chart, Row, Span, bars, spans
 from flows.report_data import ReportData, Tally
 from flows.report_page import Column, Section, axis_name, behind, card, empty, heading, legend, table
@@ -76,7 +76,7 @@ def latency(metrics: dict[str, object]) -> Section:
     if not measured:
         return Section("latency", "Latency", title, empty("The run measured no stages."))
     every = [row[key] for row in measured.values() for key in ("p50_us", "p99_us", "mean_us") if row.get(key, 0) > 0]
-    low, span, ticks = log_axis(min(every), max(every), "duration")
+    low, span, ticks = duration_axis(min(every), max(every))
 
     def place(microseconds: float) -> float:
         return (math.log10(microseconds) - low) / span
@@ -90,7 +90,7 @@ def latency(metrics: dict[str, object]) -> Section:
                 low=place(min(p50, p99)),
                 high=place(p99),
                 middle=place(mean) if mean > 0 else None,
-                text=f"{duration(p50)} · {duration(p99)}",
+                text=f"p50 {duration(p50)} · p99 {duration(p99)}",
                 title=f"{name}\np50 {duration(p50)}, p99 {duration(p99)}, mean {duration(mean)}, "
                 f"{whole(row.get('count', 0))} events",
             )
@@ -109,7 +109,7 @@ def latency(metrics: dict[str, object]) -> Section:
         title,
         card(
             heading("Time an event", "The time of a batch is shared evenly among its events."),
-            legend([("round accent", "p50 to p99"), ("stick", "mean")]),
+            legend([("ring", "p50"), ("round accent", "p99"), ("stick", "mean")]),
             chart,
             axis_name("time an event, logarithmic", below=True),
             behind("Table of all stage figures", header, table_rows),
@@ -190,7 +190,7 @@ def versions(data: ReportData, metrics: dict[str, object]) -> Section:
         parts.append(
             card(
                 heading("Figures of the run"),
-                table("Figures of the run", [Column("figure", wide=True), Column("value", wide=True)], run),
+                table("Figures of the run", [Column("figure"), Column("value", wide=True)], run),
             )
         )
     body = "".join(parts) or empty("Nothing is known of versions.")

@@ -73,22 +73,24 @@ section{margin:36px 0}
 min-width:0}
 .pair{display:grid;gap:14px;grid-template-columns:minmax(0,1fr);margin-top:14px}
 .pair>.card{margin-top:0}
-.tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(158px,1fr));gap:12px;margin:24px 0 0;padding:0}
+.tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(190px,1fr));gap:12px;margin:24px 0 0;padding:0}
 .tile{background:var(--card);border:1px solid var(--grid);border-radius:10px;padding:14px 16px;display:flex;
 flex-direction:column}
-.tile dt{font-size:13px;color:var(--muted);order:1}
+.tile dt{font-size:13.5px;font-weight:550;line-height:1.35;order:1}
 .tile dd{margin:0}
 .tile .big{font-size:26px;font-weight:650;letter-spacing:-.02em;line-height:1.2;order:0;overflow-wrap:anywhere}
-.tile .small{font-size:12.5px;color:var(--muted);order:2}
+.tile .small{font-size:12.5px;color:var(--muted);order:2;overflow-wrap:anywhere}
 .legend{display:flex;flex-wrap:wrap;gap:2px 16px;list-style:none;margin:8px 0 0;padding:0;font-size:13px}
 .key{display:inline-block;width:11px;height:11px;border-radius:2px;margin-right:6px;vertical-align:-.5px;
 background:var(--c)}
 .key.round{border-radius:50%}
 .key.bar{height:3px;vertical-align:3px;width:16px}
 .key.dashed{height:0;border-top:2px dashed var(--muted);width:16px;vertical-align:3px;border-radius:0}
+.key.ring{border-radius:50%;border:2.5px solid var(--accent)}
 .key.stick{width:3px;background:var(--text)}
 .axis-name{font-size:12px;color:var(--muted);margin:10px 0 0}
-.axis-name.below{text-align:center;margin:0}
+.axis-name.below{text-align:center;margin:0;max-width:none}
+.plot+h3{margin-top:26px}
 .plot{padding:10px 8px 28px 54px}
 .plot svg.chart{height:210px}
 .plot.tall svg.chart{height:300px}
@@ -118,8 +120,13 @@ svg .tick,svg .value{fill:var(--muted)}
 .high{fill:var(--accent);stroke:var(--accent);stroke-width:2.5px}
 .mean{stroke:var(--text);stroke-width:2.5px}
 details{margin-top:12px;font-size:14px}
+.card>details:only-child{margin:-8px 0}
 summary{cursor:pointer;color:var(--accent);padding:4px 0;width:fit-content}
-.scroll{overflow:auto;max-height:440px;margin-top:8px}
+.scroll{overflow:auto;max-height:440px;margin-top:8px;background:linear-gradient(90deg,var(--card) 45%,transparent)
+ 0 0/36px 100% no-repeat local,linear-gradient(270deg,var(--card) 45%,transparent) 100% 0/36px 100% no-repeat local,
+linear-gradient(90deg,var(--axis),transparent) 0 0/7px 100% no-repeat,linear-gradient(270deg,var(--axis),transparent)
+ 100% 0/7px 100% no-repeat}
+.card>.scroll:first-child{margin-top:-4px}
 .scroll.whole{max-height:none}
 table{border-collapse:collapse;width:100%;font-size:14px}
 caption{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
@@ -134,13 +141,15 @@ tr>:last-child{padding-right:2px}
 .badge{display:inline-block;font-size:11.5px;font-weight:600;border:1px solid var(--axis);border-radius:99px;
 padding:0 7px;color:var(--muted);margin-left:6px;white-space:nowrap}
 .empty{color:var(--muted);padding:22px 0;text-align:center;font-size:15px;margin:0 auto}
-footer{border-top:1px solid var(--grid);margin-top:40px;padding-top:20px;padding-bottom:48px}
+footer{margin-top:40px;padding-bottom:48px}
+footer::before{content:"";display:block;border-top:1px solid var(--grid);margin-bottom:20px}
 footer dl{display:grid;grid-template-columns:max-content 1fr;gap:4px 18px;font-size:14px;margin:8px 0 0}
 footer dt{font-weight:600}
 footer dd{margin:0;color:var(--muted)}
 @media (min-width:900px){.pair{grid-template-columns:minmax(0,1fr) minmax(0,1fr)}}
 @media (max-width:639px){main,header,footer{padding-left:14px;padding-right:14px}.card{padding:16px 14px}
 .minor{display:none}.tiles{grid-template-columns:repeat(2,minmax(0,1fr))}.tile .big{font-size:22px}
+.tile:last-child:nth-child(odd){grid-column:span 2}
 header{padding-top:24px}footer dl{grid-template-columns:1fr;gap:0}footer dd{margin-bottom:8px}}
 @media (prefers-reduced-motion:reduce){html{scroll-behavior:auto}}
 @media print{.card,.tile{break-inside:avoid}nav{display:none}}
