@@ -7,27 +7,35 @@ are upper case, ids are not empty, `pan` never gets this far.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+"""An identifier; the bound is checked where an event is decoded, not where one is constructed."""
+
+Minor = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
+"""An amount in minor units of its currency; checked like Id. 10^15 stays exact in every float on the way."""
 
 
 class Transaction(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A payment to decide: contract `transaction`."""
 
-    transaction_id: str
+    transaction_id: Id
     event_time_us: int
-    account_id: str
+    account_id: Id
     channel: str  # card_present, ecommerce, atm, transfer, wallet
-    amount_minor: int  # >= 0, minor units of `currency`
+    amount_minor: Minor  # >= 0, minor units of `currency`
     currency: str  # ISO 4217
     payment_type: str = "purchase"  # purchase, refund, reversal, verification
-    card_id: str | None = None
+    card_id: Id | None = None
     bin: str | None = None
     last4: str | None = None
-    device_id: str | None = None
+    device_id: Id | None = None
     ip: str | None = None
-    merchant_id: str | None = None
-    terminal_id: str | None = None
-    counterparty_id: str | None = None
+    merchant_id: Id | None = None
+    terminal_id: Id | None = None
+    counterparty_id: Id | None = None
     mcc: str | None = None
     country: str | None = None  # ISO 3166-1 alpha-2
     latitude: float | None = None
@@ -42,11 +50,11 @@ class Transaction(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class DeviceEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Something seen of a device: contract `device_event`."""
 
-    event_id: str
+    event_id: Id
     event_time_us: int
-    device_id: str
+    device_id: Id
     kind: str  # seen, login, login_failed, fingerprint_changed, emulator_detected, rooted, blocked, unblocked
-    account_id: str | None = None
+    account_id: Id | None = None
     ip: str | None = None
     country: str | None = None
     latitude: float | None = None
@@ -56,9 +64,9 @@ class DeviceEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class IdentityEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Something learned of an account's holder: contract `identity_event`."""
 
-    event_id: str
+    event_id: Id
     event_time_us: int
-    account_id: str
+    account_id: Id
     kind: str  # opened, kyc_passed, kyc_failed, sanctions_hit, pep_hit, hit_cleared, credentials_changed, mfa_passed,
     #            mfa_failed, address_changed, closed
 
@@ -66,9 +74,9 @@ class IdentityEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a payment turned out to be: contract `outcome`."""
 
-    outcome_id: str
+    outcome_id: Id
     event_time_us: int
-    transaction_id: str
+    transaction_id: Id
     label: str  # fraud, genuine
     source: str  # chargeback, scheme_report, customer, analyst
     fraud_type: str | None = None
@@ -81,13 +89,13 @@ class Label(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     `previous_event_time_us`, so that a window can take the earlier one out.
     """
 
-    transaction_id: str
+    transaction_id: Id
     event_time_us: int  # of the label
     payment_event_time_us: int
     fraud: bool
     weight: float  # 1, or 1 / sampling share for a down-sampled genuine
     source: str  # chargeback, scheme_report, customer, analyst, maturity
-    outcome_id: str | None = None
+    outcome_id: Id | None = None
     fraud_type: str | None = None
     previous_fraud: bool | None = None
     previous_event_time_us: int | None = None
