@@ -117,7 +117,9 @@ REASON_CODES: Final[Mapping[str, str]] = MappingProxyType(
         "TERMINAL_COMPROMISED": "The terminal's recent share of fraud is high: cards may be copied there.",
         "HIGH_RISK_MCC": "The merchant's category is one that the policy lists as high risk.",
         # Score and circumstances
-        "HIGH_SCORE": "The model's score exceeds a threshold.",
+        "HIGH_SCORE": "The model's score reaches the threshold of review or decline.",
+        "ELEVATED_SCORE": "The model's score reaches the threshold of challenge.",
+        "NO_RISK_FOUND": "No active rule holds, and the score, if there is one, asks for nothing.",
         "FRAUD_HISTORY": "The card, account or device had confirmed fraud lately.",
         "EXPLORATION": "The action was drawn at random, within bounds, to learn from what it brings.",
         "DEADLINE_MISSED": "The score came too late; the policy's deadline action applies.",
