@@ -24,7 +24,7 @@ Mode = Literal["active", "shadow", "off"]
 NO_RISK_FOUND: Final = "NO_RISK_FOUND"
 ELEVATED_SCORE: Final = "ELEVATED_SCORE"
 HIGH_SCORE: Final = "HIGH_SCORE"
-DEADLINE_FALLBACK: Final = "DEADLINE_FALLBACK"
+DEADLINE_MISSED: Final = "DEADLINE_MISSED"
 
 _NO_HITS: Final = ActiveHits()
 _NO_SHADOW_HITS: Final = ShadowHits()
@@ -199,7 +199,7 @@ class Policy:
         if active.strongest >= self.on_deadline and active.hits:
             reasons = tuple(dict.fromkeys(hit.reason for hit in active.hits))
             return Verdict(active.strongest, verdict.proposed_action, reasons, "deadline")
-        reasons = tuple(dict.fromkeys([DEADLINE_FALLBACK, *(hit.reason for hit in active.hits)]))
+        reasons = tuple(dict.fromkeys([DEADLINE_MISSED, *(hit.reason for hit in active.hits)]))
         return Verdict(self.on_deadline, verdict.proposed_action, reasons, "deadline")
 
 
