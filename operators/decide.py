@@ -21,7 +21,7 @@ import xxhash
 
 from operators.features import FeatureSet
 from operators.inflight import DEAD_LETTER, PAYMENT, InFlight, Value
-from operators.model import Model
+from operators.model import Contributions, Model
 from operators.policy import Policy
 from schemas.events import Label, Tick, Transaction
 from state.api import StepStore
@@ -147,16 +147,19 @@ class Decide:
     def _decide(self, run: list[InFlight], model: Model | None, pending: dict[bytes, bytes | None]) -> None:
         scores: list[float | None]
         scores = model.score_many([item.values for item in run]) if model is not None else [None] * len(run)
+        told: list[Contributions] = (
+            model.contributions_many([item.values for item in run], _TOP) if model is not None else [()] * len(run)
+        )
         versions = self._versions(model)
-        for item, score in zip(run, scores, strict=True):
-            item.detail = decision = self._decision(item, score, model, versions)
+        for item, score, why in zip(run, scores, told, strict=True):
+            item.detail = decision = self._decision(item, score, why, versions)
             if self._config.keep_us is not None:
                 carried = {name: decision[name] for name in _CARRIED}
                 key = _pending_key(decision["event_time"], decision["transaction_id"])
                 pending[key] = _encode(_Pending(item.values, carried))
 
     def _decision(
-        self, item: InFlight, score: float | None, model: Model | None, versions: dict[str, str | None]
+        self, item: InFlight, score: float | None, why: Contributions, versions: dict[str, str | None]
     ) -> dict[str, Any]:
         event = item.event
         if not isinstance(event, Transaction):
@@ -169,10 +172,6 @@ class Decide:
         quality = item.flags + [f"absent:{name}" for name in policy.absent(values, item.keys)]
         if score is None:
             quality.append("no_model_score")
-            contributions: list[dict[str, Any]] = []
-        else:
-            told = model.contributions(values, _TOP) if model is not None else ()
-            contributions = [{"feature": name, "value": weight} for name, weight in told]
         topic, partition, offset = item.origin
         return {
             "decision_id": xxhash.xxh3_128_hexdigest(event.transaction_id.encode()),
@@ -195,7 +194,7 @@ class Decide:
             "action": verdict.action.wire,
             "proposed_action": verdict.proposed_action.wire,
             "score": score,
-            "contributions": contributions,
+            "contributions": [{"feature": name, "value": weight} for name, weight in why],
             "reason_codes": list(verdict.reasons),
             "rule_hits": [{"rule": hit.rule_id, "action": hit.action.wire} for hit in active.hits],
             "shadow_hits": [{"rule": hit.rule_id, "action": hit.would} for hit in policy.evaluate_shadow(values).hits],
@@ -220,8 +219,9 @@ class Decide:
             "feature_set_id": self._features.id,
             "feature_set_hash": self._features.hash,
             "model_id": model.id if model else None,
-            "model_version": model.version if model else None,
-            "model_hash": None,
+            # Two states of one version are told apart by the labels they had learned.
+            "model_version": f"{model.version}+{model.labels}" if model else None,
+            "model_hash": model.artefact_hash() if model else None,
             "rates_version": self._config.rates_version,
             "geo_version": self._config.geo_version,
         }
