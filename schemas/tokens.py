@@ -62,7 +62,7 @@ class TokenKeys:
             keys give another one must not touch them.
     """
 
-    __slots__ = ("_identity", "_sealed", "_secrets", "active", "identity_check", "key_ids")
+    __slots__ = ("_card_hmac", "_identity", "_sealed", "_secrets", "active", "identity_check", "key_ids")
 
     def __init__(self, active: str, keys: Mapping[str, bytes], sealed: Mapping[str, bytes]) -> None:
         """Open the card identity.
@@ -96,6 +96,7 @@ class TokenKeys:
         self._secrets = dict(keys)
         self._sealed = dict(sealed)
         self._identity = opened[active]
+        self._card_hmac = hmac.new(self._identity, b"weir/card/1\x00", "sha256")
         self.identity_check = hmac.digest(self._identity, b"weir/card-identity-check/1", "sha256").hex()[:16]
 
     def __repr__(self) -> str:
@@ -115,8 +116,9 @@ class TokenKeys:
             card_id (37 characters), the first six and the last four digits: as much as PCI DSS lets anyone keep of a
             card number of any length.
         """
-        digest = hmac.digest(self._identity, b"weir/card/1\x00" + pan.encode("ascii"), "sha256")
-        return CardToken("card_" + digest[:16].hex().translate(_LETTERS), pan[:6], pan[-4:])
+        keyed = self._card_hmac.copy()  # 1.5 µs; starting from the key each time costs 2.5
+        keyed.update(pan.encode("ascii"))
+        return CardToken("card_" + keyed.digest()[:16].hex().translate(_LETTERS), pan[:6], pan[-4:])
 
     def rotated(self, key_id: str, secret: bytes | None = None) -> TokenKeys:
         """These keys and a new active one; every card keeps its identity.
