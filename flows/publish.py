@@ -25,7 +25,8 @@ from state.api import StepStore
 DECISIONS: Final = "decisions"
 LABELLED_OUTCOMES: Final = "labelled_outcomes"
 DEAD_LETTERS: Final = "dead_letters"
-SLOTS: Final = (DECISIONS, LABELLED_OUTCOMES, DEAD_LETTERS)
+SLOTS: Final = tuple(sorted((DECISIONS, LABELLED_OUTCOMES, DEAD_LETTERS)))
+"""Sorted, because bytewax numbers partitions in the order of their names, whatever order list_parts gives them in."""
 
 DAY_US: Final = 86_400_000_000
 _SWEPT_AT_ONCE: Final = 2_000
