@@ -1,0 +1,245 @@
+"""The model: gives each payment a probability of fraud, and learns from its label when that comes.
+
+`Model` is all that deciding knows. `OnlineModel` is River's logistic regression (operators/model_linear.py) over
+curves and crosses of the features (operators/model_terms.py); docs/adr/0006-online-model.md says why.
+
+Its memory is bounded by what learning.toml declares, whatever the traffic: `Terms.cells` weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+import numpy as np
+
+from operators.features import FeatureSet
+from operators.inflight import Value
+from operators.learning import LearningConfig, ModelConfig
+from operators.model_linear import LinearLearner
+from operators.model_state import Header, pack, unpack
+from operators.model_terms import Floats, Terms, follow, logits, strongest
+from schemas.errors import ProfileError
+
+Contributions = tuple[tuple[str, float], ...]
+"""Terms of the model with what each adds to the logit of a payment, beyond what it adds on average."""
+
+_NO_SHARE: Final = 0.0
+_MOST_WEIGHT: Final = 1e6
+"""A label's weight beyond this is a mistake upstream; smaller would refuse samples of one in a million."""
+
+
+class Model(Protocol):
+    """What scores and learns.
+
+    Attributes:
+        id: Name of the model.
+        version: Version given by its author; `labels` tells two states of one version apart.
+        labels: Labels learned so far.
+        feature_set_hash: Of the feature set whose values it takes.
+    """
+
+    id: str
+    version: str
+    labels: int
+    feature_set_hash: str
+
+    def score_one(self, values: Sequence[Value]) -> float | None:
+        """Probability of fraud, 0..1; None while untrained. Values in the feature set's order."""
+        ...
+
+    def score_many(self, values_list: Sequence[Sequence[Value]]) -> list[float | None]:
+        """`score_one` of each, to the last bit, at less cost."""
+        ...
+
+    def contributions(self, values: Sequence[Value], top: int) -> Contributions:
+        """The `top` largest contributions in logits, largest size first; empty while untrained."""
+        ...
+
+    def contributions_many(self, values_list: Sequence[Sequence[Value]], top: int) -> list[Contributions]:
+        """`contributions` of each, to the last bit, at less cost."""
+        ...
+
+    def learn_one(self, values: Sequence[Value], fraud: bool, weight: float) -> None:
+        """Learn one label; `weight` is how many payments it stands for, more than 0."""
+        ...
+
+    def to_bytes(self) -> bytes:
+        """All that it is; what `restore_model` makes of it goes on exactly as this one would."""
+        ...
+
+    def artefact_hash(self) -> str:
+        """sha256 (hex) of `to_bytes()`; computed when asked after learning: not for every payment."""
+        ...
+
+
+class OnlineModel:
+    """Logistic regression over curves and crosses; see the module and `Model`.
+
+    Attributes:
+        frauds: Fraud labels learned so far.
+        weight: Sum of the weights of the labels learned so far.
+    """
+
+    def __init__(self, feature_set: FeatureSet, config: ModelConfig) -> None:
+        self.id = config.id
+        self.version = config.version
+        self.feature_set_hash = feature_set.hash
+        self.labels = 0
+        self.frauds = 0
+        self.weight = 0.0
+        self.terms = Terms(feature_set, config)
+        self._config_hash = config.hash
+        self._min_labels = config.min_labels
+        self._learner = LinearLearner(
+            self.terms.cells, config.learning_rate, config.intercept_learning_rate, config.l2, config.base_logit
+        )
+        self._means: Floats = np.zeros(len(self.terms.names), dtype=np.float64)
+        self._packed: bytes | None = None
+        self._hash: str | None = None
+
+    @property
+    def trained(self) -> bool:
+        """Whether it has met enough labels to score, and fraud among them."""
+        return self.labels >= self._min_labels and self.frauds > 0
+
+    @property
+    def baseline(self) -> float:
+        """Logit from which contributions are told: the intercept and what each term added on average."""
+        return float(self._learner.intercept) + math.fsum(self._means.tolist())
+
+    def score_one(self, values: Sequence[Value]) -> float | None:
+        """See `Model`."""
+        return self.score_many((values,))[0]
+
+    def score_many(self, values_list: Sequence[Sequence[Value]]) -> list[float | None]:
+        """See `Model`."""
+        if not self.trained or not values_list:
+            return [None] * len(values_list)
+        probability = self._learner.probability
+        return [probability(logit) for logit in self.logits(values_list).tolist()]
+
+    def logits(self, values_list: Sequence[Sequence[Value]]) -> Floats:
+        """Log odds of fraud, trained or not; (payments,)."""
+        terms, learner = self.terms, self._learner
+        found: Floats = logits(
+            terms.rows(values_list), *terms.layout, terms.touched, learner.mirror, float(learner.intercept)
+        )
+        return found
+
+    def contributions(self, values: Sequence[Value], top: int) -> Contributions:
+        """See `Model`."""
+        return self.contributions_many((values,), top)[0]
+
+    def contributions_many(self, values_list: Sequence[Sequence[Value]], top: int) -> list[Contributions]:
+        """See `Model`; contributions of all terms and the `baseline` sum up to the logit."""
+        if not self.trained or not values_list or top <= 0:
+            return [()] * len(values_list)
+        terms = self.terms
+        names = terms.names
+        places, added = strongest(
+            terms.rows(values_list),
+            *terms.layout,
+            terms.touched,
+            self._learner.mirror,
+            self._means,
+            min(top, len(names)),
+        )
+        return [
+            tuple((names[at], value) for at, value in zip(row, sizes, strict=True))
+            for row, sizes in zip(places.tolist(), added.tolist(), strict=True)
+        ]
+
+    def learn_one(self, values: Sequence[Value], fraud: bool, weight: float) -> None:
+        """See `Model`.
+
+        Raises:
+            ValueError: the weight is not above 0, or beyond a million.
+        """
+        if not _NO_SHARE < weight <= _MOST_WEIGHT:
+            message = f"weight of a label is {weight!r}; expected more than 0, at most {_MOST_WEIGHT:.0f}"
+            raise ValueError(message)
+        cells, counts, owners = self.terms.spread(self.terms.rows((values,))[0])
+        self._learner.learn_one(dict(zip(cells.tolist(), counts.tolist(), strict=True)), fraud, weight)
+        self.labels += 1
+        self.frauds += fraud
+        self.weight += weight
+        # The mean follows the weights as they change: the past fades, over the window's length at the slowest.
+        share = weight / min(self.weight, weight + _MEAN_WINDOW)
+        follow(cells, counts, owners, self._learner.mirror, share, self._means)
+        self._packed = self._hash = None
+
+    def to_bytes(self) -> bytes:
+        """See `Model`; layout in operators/model_state.py."""
+        if self._packed is None:
+            learner = self._learner
+            header = Header(
+                model_id=self.id,
+                model_version=self.version,
+                config_hash=self._config_hash,
+                feature_set_hash=self.feature_set_hash,
+                labels=self.labels,
+                frauds=self.frauds,
+                weight=self.weight,
+                steps=learner.optimizer.n_iterations,
+                intercept=float(learner.intercept),
+            )
+            self._packed = pack(header, self._means, *learner.learned())
+        return self._packed
+
+    def artefact_hash(self) -> str:
+        """See `Model`."""
+        if self._hash is None:
+            self._hash = hashlib.sha256(self.to_bytes()).hexdigest()
+        return self._hash
+
+    @classmethod
+    def from_bytes(cls, artefact: bytes, feature_set: FeatureSet, config: ModelConfig) -> OnlineModel:
+        """The model that `to_bytes` was called on.
+
+        Raises:
+            StateLayoutError: the bytes are of another format, cut off or altered.
+            ProfileError: they were learned under another feature set or another [model] table.
+        """
+        header, means, cells, weights, squares = unpack(artefact)
+        for what, learned, declared in (
+            ("feature set hash", header.feature_set_hash, feature_set.hash),
+            ("[model] hash", header.config_hash, config.hash),
+        ):
+            if learned != declared:
+                message = (
+                    f"model {header.model_id} {header.model_version}: its state was learned under {what} "
+                    f"{learned[:12]}, the profile has {declared[:12]}; go back to that profile, or start from new state"
+                )
+                raise ProfileError(message)
+        model = cls(feature_set, config)
+        model.labels, model.frauds, model.weight = header.labels, header.frauds, header.weight
+        model._means = means
+        model._learner.restore(cells, weights, squares, header.intercept, header.steps)
+        return model
+
+
+_MEAN_WINDOW: Final = 20_000.0
+"""Payments over which the average contribution is taken: smaller makes explanations nervous, larger lets them lag
+behind a model that still learns."""
+
+
+def restore_model(feature_set: FeatureSet, learning: LearningConfig) -> Callable[[bytes | None], Model]:
+    """How to make the profile's model: anew from None, else from its bytes.
+
+    Raises:
+        ProfileError: learning.toml declares no model.
+    """
+    config = learning.model
+    if config is None:
+        message = "learning.toml: there is no [model]; expected one where a model is asked for"
+        raise ProfileError(message)
+
+    def restore(artefact: bytes | None) -> Model:
+        if artefact is None:
+            return OnlineModel(feature_set, config)
+        return OnlineModel.from_bytes(artefact, feature_set, config)
+
+    return restore
