@@ -102,14 +102,18 @@ def compile_undecided(
         where: What names the function in a traceback.
 
     Returns:
-        Function of (values, entity keys) that returns the numbers, in the order given.
+        Function of (values, entity keys) that returns the numbers, in no particular order.
     """
-    lines = ["def undecided(v, k):", "    u = []"]
+    groups: dict[tuple[int, ...], list[str]] = {}  # one test of the keys for all conditions that share them
     for number, compiled, entities in conditions:
-        if not compiled.wanted:
-            continue
-        keys = "".join(f"k[{index}] is not None and " for index in entities)
-        lines += [f"    if {keys}not ({compiled.refuted}) and not ({compiled.holds}):", f"        u.append({number})"]
+        if compiled.wanted:
+            group = groups.setdefault(tuple(entities), [])
+            group.append(f"        if not ({compiled.refuted}) and not ({compiled.holds}):")
+            group.append(f"            u.append({number})")
+    lines = ["def undecided(v, k):", "    u = []"]
+    for entities, group in groups.items():
+        lines.append(f"    if {' and '.join(f'k[{index}] is not None' for index in entities) or 'True'}:")
+        lines += group
     lines.append("    return u")
     function: Callable[[list[Value], Sequence[bytes | None]], list[int]] = _define("\n".join(lines), "undecided", where)
     return function

@@ -18,7 +18,7 @@ Names = Mapping[str, tuple[int, Kind]]
 # Bounds on one expression. Far above what a person writes by hand, far below what makes the parser, the compiler or a
 # payment slow: a rule at the bound still takes some microseconds.
 MAX_CHARS: Final = 2_000
-MAX_NODES: Final = 400
+MAX_NODES: Final = 300
 MAX_DEPTH: Final = 30  # Python's own parser gives up at 200 nested brackets; each level here writes at most three
 MAX_ITEMS: Final = 256  # constants in one list
 MAX_MAGNITUDE: Final = 1e15  # whole numbers stay exact in a float, and no product of a few becomes infinite
