@@ -9,6 +9,7 @@ at or below the recorded one, and a version above it is refused.
 from __future__ import annotations
 
 import struct
+import threading
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,6 +39,9 @@ from state.step_store import RocksStepStore
 ROLLBACK_BATCH_BYTES: Final = 1 << 20
 """Larger: a long epoch's rollback needs that much memory at once. Smaller: more writes. Exactness does not depend."""
 
+WRITE_BATCH_BYTES: Final = 1 << 18
+"""Waiting values that are written at once, however few. Larger: a longer stall for one call, no fewer bytes."""
+
 
 class Shard:
     """The open RocksDB of one shard and the stores of its steps.
@@ -46,6 +50,7 @@ class Shard:
         name: The shard's name.
         db: The RocksDB.
         undo_handle: Column family handle of the before-images.
+        lock: Guards what waits to be written, as several threads may use stores of this shard.
         dirty: Something was written since the last sync.
     """
 
@@ -59,6 +64,11 @@ class Shard:
         """
         self.name = name
         self.dirty = False
+        self.lock = threading.Lock()
+        self._waiting: dict[str, RocksStepStore] = {}
+        self._waiting_records = 0
+        self._waiting_bytes = 0
+        self._failed: StateError | None = None
         self._directory = directory
         self._settings = settings
         self._cache = cache
@@ -81,8 +91,10 @@ class Shard:
         Raises:
             StateVersionError: `version` is not kept.
         """
-        earlier = self._stores.pop(step, None)
+        earlier = self._stores.get(step)
         if earlier is not None:
+            self.write_waiting()
+            del self._stores[step]
             earlier.close()
         family = step_family(step)
         if step not in self._families:
@@ -92,9 +104,7 @@ class Shard:
                 self._families[step] = self.db.create_column_family(family, self._settings.step_options())
                 self._known.add(family)
         oldest = self._roll_back(step, version)
-        store = RocksStepStore(
-            self, step, version or 0, oldest, self._count_undo(step), self._cache, self._settings.versions_kept
-        )
+        store = RocksStepStore(self, step, version or 0, oldest, self._cache, self._settings.versions_kept)
         self._stores[step] = store
         return store
 
@@ -106,21 +116,68 @@ class Shard:
         """The handle by which a write batch names the column family of `step`."""
         return self.db.get_column_family_handle(step_family(step))
 
+    def wait(self, store: RocksStepStore, records: int, size_bytes: int) -> None:
+        """Note that `store` has so much more to write, and write once there is enough; call with the lock held.
+
+        Raises:
+            StateError: RocksDB refuses to write, now or earlier.
+        """
+        self._waiting[store.step] = store
+        self._waiting_records += records
+        self._waiting_bytes += size_bytes
+        if self._waiting_records >= self._settings.batch_records or self._waiting_bytes >= WRITE_BATCH_BYTES:
+            self.write_waiting_with(WriteBatch(raw_mode=True))
+
+    def write_waiting(self) -> None:
+        """Write what waits, so that a cursor sees it.
+
+        Raises:
+            StateError: RocksDB refuses to write, now or earlier.
+        """
+        with self.lock:
+            if self._waiting:
+                self.write_waiting_with(WriteBatch(raw_mode=True))
+
+    def write_waiting_with(self, batch: Any) -> None:
+        """Write `batch` and what waits of all steps, atomically; call with the lock held.
+
+        Raises:
+            StateError: RocksDB refuses to write, now or earlier.
+        """
+        if self._failed is not None:
+            raise self._failed
+        waiting = self._waiting.values()
+        for store in waiting:
+            store.add_waiting_to(batch)
+        try:
+            self.db.write(batch)
+        except Exception as error:
+            # The batch is gone: a later commit would be a version without it.
+            self._failed = self._write_error(error)
+            raise self._failed from error
+        for store in waiting:
+            store.waiting_written()
+        self._waiting = {}
+        self._waiting_records = self._waiting_bytes = 0
+        self.dirty = True
+
     def sync(self) -> None:
         """Make all that was written durable against power loss; releases the GIL while the disk works.
 
         Raises:
             StateError: The disk refuses.
         """
+        if self._failed is not None:
+            raise self._failed
         self.dirty = False
         try:
             self.db.flush_wal(True)
         except Exception as error:
-            self.dirty = True
-            raise self.write_error(None, error) from error
+            self._failed = self._write_error(error)
+            raise self._failed from error
 
     def close(self) -> None:
-        """Close all stores and the RocksDB; its lock is free afterwards. Idempotent."""
+        """Close all stores and the RocksDB; its lock is free afterwards. Drops what was not committed. Idempotent."""
         for store in self._stores.values():
             store.close()
         self._stores.clear()
@@ -147,11 +204,17 @@ class Shard:
         """Before-images kept for the steps opened."""
         return sum(store.undo_records() for store in self._stores.values())
 
-    def write_error(self, step: str | None, error: Exception) -> StateError:
-        """What to raise when RocksDB refuses a write of `step` (None: of all steps together)."""
-        where = f"{step}/{self.name}" if step else self.name
+    def undo_bytes(self) -> int:
+        """Size of the column family with before-images, in memory and on disk; what is deleted goes with compaction."""
+        family = self.db.get_column_family(UNDO_FAMILY)
+        return sum(
+            int(family.property_int_value(name) or 0)
+            for name in ("rocksdb.cur-size-all-mem-tables", "rocksdb.live-sst-files-size")
+        )
+
+    def _write_error(self, error: Exception) -> StateError:
         msg = (
-            f"shard {where}: RocksDB refuses to write in {self._directory}: {error}; free the disk "
+            f"shard {self.name}: RocksDB refuses to write in {self._directory}: {error}; free the disk "
             "(docs/runbooks/disk-full.md) or restore the shard (docs/runbooks/corrupt-shard.md), then start again"
         )
         return StateError(msg)
@@ -266,18 +329,6 @@ class Shard:
                 batch.delete(key, step_handle)
             else:
                 batch[key] = value
-
-    def _count_undo(self, step: str) -> dict[int, int]:
-        """Before-images on disk by version; few records hold them, one a batch of writes."""
-        counts: dict[int, int] = {}
-        prefix = undo_prefix(step)
-        for key, record in self.db.get_column_family(UNDO_FAMILY).items(from_key=prefix):
-            if not key.startswith(prefix):
-                break
-            version = undo_version(prefix, key)
-            images = len(msgspec.msgpack.decode(record, type=list[msgspec.Raw])) // 2
-            counts[version] = counts.get(version, 0) + images
-        return counts
 
 
 def _new_batch(default_handle: Any) -> Any:

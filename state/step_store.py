@@ -1,17 +1,18 @@
 """The records of one step in one shard, on RocksDB: what `StepStore` promises, with the hot path kept short.
 
-Writes go through to RocksDB's log and memtable in one atomic batch a call, together with the before-images of the
-keys that are written for the first time in the epoch. So a kill loses nothing that was written, and what was written
-since the last commit can be undone. Reads are served from the record cache when it holds the key.
+Writes wait in memory until the shard has enough of them for one atomic batch, each with the before-images of the keys
+it writes for the first time in the epoch. A commit writes what waits. So a kill loses nothing that was committed, and
+what was written since can be undone. Reads are served from the record cache when it holds the key.
 
-A store belongs to one thread at a time; stores of one process may be used by different threads.
+A store belongs to one thread at a time; stores of one process, also of one shard, may be used by different threads.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 from rocksdict import ReadOptions, WriteBatch
@@ -39,11 +40,12 @@ class RocksStepStore:
     """
 
     __slots__ = (
+        "_before",
         "_cache",
-        "_db",
         "_family",
         "_handle",
         "_owner",
+        "_pending",
         "_records",
         "_sequence",
         "_touched",
@@ -65,7 +67,6 @@ class RocksStepStore:
         step: str,
         version: int,
         oldest: int,
-        undo_counts: dict[int, int],
         cache: RecordCache,
         versions_kept: int,
     ) -> None:
@@ -75,7 +76,6 @@ class RocksStepStore:
         self.oldest = oldest
         self.memo: dict[str, Any] = {}
         self._owner = owner
-        self._db: Any = owner.db
         self._family: Any = owner.family(step)
         self._handle: Any = owner.handle(step)
         self._undo_handle: Any = owner.undo_handle
@@ -86,7 +86,9 @@ class RocksStepStore:
         self._records = cache.member()
         self._touched: set[bytes] = set()  # keys whose before-image of this epoch is written
         self._sequence = 0
-        self._undo_counts = deque(sorted(undo_counts.items()))  # (version, before-images), oldest first
+        self._before: list[bytes | None] = []  # key, before, key, before, ... not in RocksDB yet
+        self._pending: dict[bytes, bytes | None] = {}  # writes that are not in RocksDB yet
+        self._undo_counts: deque[tuple[int, int]] = deque()  # (version, before-images), oldest first
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Records of `keys`, None where there is none; sees all earlier writes."""
@@ -96,43 +98,31 @@ class RocksStepStore:
         return values
 
     def put_many(self, items: Sequence[tuple[bytes, bytes | None]]) -> None:
-        """Write records in one atomic batch; None deletes. The last item of a key repeated in `items` wins.
+        """Write records, all or none; None deletes. The last item of a key repeated in `items` wins.
 
         Raises:
-            StateError: RocksDB refuses the write (disk full, corrupt files); the shard must stop.
+            StateError: RocksDB refuses to write (disk full, corrupt files), now or earlier; the shard must stop.
         """
         if not items:
             return
-        touched = self._touched
-        batch = WriteBatch(raw_mode=True)
-        fresh = [key for key, _ in items if key not in touched]
-        if fresh:
-            before: list[bytes | None] = [None] * (2 * len(fresh))
-            before[::2] = fresh
-            before[1::2] = self.get_many(fresh)
-            batch.put(
-                undo_key(self._undo_prefix, self.version + 1, self._sequence), _encode_undo(before), self._undo_handle
-            )
-        batch.set_default_column_family(self._handle)
-        size = 0
-        for key, value in items:
-            if value is None:
-                batch.delete(key, self._handle)
-            else:
-                batch[key] = value
-                size += len(value)
-        self._write(batch)
-        if fresh:
-            self._sequence += 1
-            touched.update(fresh)
-        self._records.young.update(items)  # not a dict fetched earlier: the generations may have moved on since
-        self._cache.charge(size + len(items) * (ENTRY_OVERHEAD + len(items[0][0])))
+        with self._owner.lock:
+            touched = self._touched
+            fresh = [key for key, _ in items if key not in touched]
+            if fresh:
+                self._before += chain.from_iterable(zip(fresh, self.get_many(fresh), strict=True))
+                touched.update(fresh)
+            self._pending.update(items)
+            self._records.young.update(items)  # not a dict fetched earlier: the generations may have moved on since
+            size = sum([len(value) for _, value in items if value])
+            self._cache.charge(size + len(items) * (ENTRY_OVERHEAD + len(items[0][0])))
+            self._owner.wait(self, len(items), size)
 
     def scan(self, start: bytes, stop: bytes | None, limit: int) -> list[tuple[bytes, bytes]]:
         """Up to `limit` records with start <= key < stop (None: to the end) in key order; sees all earlier writes."""
         found: list[tuple[bytes, bytes]] = []
         if limit <= 0 or (stop is not None and stop <= start):
             return found
+        self._owner.write_waiting()
         options = ReadOptions()
         if stop is not None:
             options.set_iterate_upper_bound(stop)  # or the cursor would walk through deleted records behind `stop`
@@ -148,42 +138,65 @@ class RocksStepStore:
         Survives a kill at once, a power loss after `StateHome.sync`. Before-images too old to be asked for go.
 
         Raises:
-            StateError: RocksDB refuses the write (disk full, corrupt files); the shard must stop.
+            StateError: RocksDB refuses to write (disk full, corrupt files), now or earlier; the shard must stop.
         """
         version = self.version + 1
         oldest = max(self.oldest, version - self._versions_kept)
-        batch = WriteBatch(raw_mode=True)
-        batch.put(self._version_key, encode_version(version, oldest))
-        if oldest > self.oldest:
-            prefix = self._undo_prefix
-            batch.delete_range(undo_key(prefix, 0, 0), undo_key(prefix, oldest + 1, 0), self._undo_handle)
-        self._write(batch)
-        counts = self._undo_counts
-        counts.append((version, len(self._touched)))
-        while counts and counts[0][0] <= oldest:
-            counts.popleft()
-        self.version = version
-        self.oldest = oldest
-        self._touched = set()
-        self._sequence = 0
+        prefix = self._undo_prefix
+        with self._owner.lock:
+            batch = WriteBatch(raw_mode=True)
+            batch.put(self._version_key, encode_version(version, oldest))
+            if oldest > self.oldest:
+                batch.delete_range(undo_key(prefix, 0, 0), undo_key(prefix, oldest + 1, 0), self._undo_handle)
+            self._owner.write_waiting_with(batch)
+            counts = self._undo_counts
+            counts.append((version, len(self._touched)))
+            while counts and counts[0][0] <= oldest:
+                counts.popleft()
+            self.version = version
+            self.oldest = oldest
+            self._touched = set()
+            self._sequence = 0
         return version
 
+    def add_waiting_to(self, batch: Any) -> None:
+        """Put into `batch` what waits to be written; the shard calls this, holding its lock."""
+        if self._before:
+            key = undo_key(self._undo_prefix, self.version + 1, self._sequence)
+            batch.put(key, _encode_undo(self._before), self._undo_handle)
+        batch.set_default_column_family(self._handle)
+        for key, value in self._pending.items():
+            if value is None:
+                batch.delete(key, self._handle)
+            else:
+                batch[key] = value
+
+    def waiting_written(self) -> None:
+        """What waited is in RocksDB now; the shard calls this, holding its lock."""
+        if self._before:
+            self._before = []
+            self._sequence += 1
+        self._pending = {}
+
     def undo_records(self) -> int:
-        """Before-images kept, those of the epoch under way included."""
+        """Before-images kept of what was written since the store was opened, the epoch under way included."""
         return sum(count for _, count in self._undo_counts) + len(self._touched)
 
     def close(self) -> None:
-        """Let go of RocksDB; any later call that needs it raises StateError. Idempotent."""
+        """Let go of RocksDB; any later call that needs it raises StateError. Idempotent; the shard writes first."""
         self._cache.dismiss(self._records)
         self._touched = set()
+        self._before = []
+        self._pending = {}
         self.memo = {}
-        self._db = self._family = _Closed(f"{self.step}/{self.shard}")
+        self._owner = self._family = cast("Any", _Closed(f"{self.step}/{self.shard}"))
         self._handle = self._undo_handle = None
 
     def _find(self, keys: Sequence[bytes], values: list[bytes | None]) -> None:
         """Fill in what the young generation did not hold, from the old one, then from RocksDB in one multi-get."""
         records = self._records
         young = records.young
+        pending = self._pending  # before RocksDB is read: what leaves here is there
         old = records.old
         places: list[int] = []
         for place, value in enumerate(values):
@@ -193,6 +206,8 @@ class RocksStepStore:
             if key in young:  # known to be absent
                 continue
             found = old.get(key, _UNKNOWN)
+            if found is _UNKNOWN:
+                found = pending.get(key, _UNKNOWN)
             if found is _UNKNOWN:
                 places.append(place)
             else:
@@ -207,16 +222,6 @@ class RocksStepStore:
             size += len(value) if value else 0
         self._records.young.update(zip(missing, read, strict=True))
         self._cache.charge(size + len(missing) * (ENTRY_OVERHEAD + len(missing[0])))
-
-    def _write(self, batch: Any) -> None:
-        owner = self._owner
-        try:
-            self._db.write(batch)
-        except StateError:
-            raise
-        except Exception as error:
-            raise owner.write_error(self.step, error) from error
-        owner.dirty = True
 
 
 class _Closed:

@@ -32,7 +32,7 @@ __all__ = ["RocksStepStore", "StateHome", "StateOptions"]
 class StateHome:
     """Registry of a process's open shards; one per state directory, shared by all its worker threads.
 
-    Opening and closing is safe from several threads. A store is used by one thread at a time.
+    Safe from several threads. A store is used by one thread at a time.
     """
 
     def __init__(self, directory: Path, options: StateOptions | None = None) -> None:
@@ -96,8 +96,9 @@ class StateHome:
         """Figures for metrics; walks the directories, so once an epoch at most.
 
         Returns:
-            open_shards, disk_bytes (logs included), cached_records, undo_records (before-images of opened steps),
-            memtable_bytes, block_cache_bytes, last_sync_seconds.
+            open_shards; disk_bytes, logs included; cached_records; undo_records, the before-images that this process
+            wrote and keeps; undo_bytes, all before-images, deleted ones until compaction; memtable_bytes;
+            block_cache_bytes; last_sync_seconds.
         """
         with self._lock:
             shards = list(self._shards.values())
@@ -106,13 +107,14 @@ class StateHome:
                 "disk_bytes": sum(shard.bytes_on_disk() for shard in shards),
                 "cached_records": self._cache.records(),
                 "undo_records": sum(shard.undo_records() for shard in shards),
+                "undo_bytes": sum(shard.undo_bytes() for shard in shards),
                 "memtable_bytes": self._settings.memtable_bytes(),
                 "block_cache_bytes": self._settings.block_cache_bytes(),
                 "last_sync_seconds": self._last_sync_s,
             }
 
     def close(self) -> None:
-        """Close all shards and free their locks; nothing uncommitted is lost or made a version. Idempotent."""
+        """Close all shards and free their locks; what was not committed does not become a version. Idempotent."""
         with self._lock:
             self._closed = True
             if self._pool is not None:
