@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 DAY: Final = timedelta(days=1)
+_YEAR: Final = timedelta(days=365)
+_STEPS: Final = (DAY / 24, DAY / 8, DAY / 4, DAY / 2, DAY, 2 * DAY, 7 * DAY, 14 * DAY)
 _MONDAY: Final = datetime(1970, 1, 5, tzinfo=UTC)
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -33,6 +35,11 @@ class Tick:
 def whole(number: float) -> str:
     """12,345."""
     return f"{number:,.0f}"
+
+
+def counted(number: int, noun: str) -> str:
+    """1 payment, 2,000 payments."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def short(number: float) -> str:
@@ -112,16 +119,7 @@ def unit_axis(parts: int = 5) -> list[Tick]:
 def time_axis(start: datetime, end: datetime) -> list[Tick]:
     """At most nine ticks at round times from start to end: hours, days, Mondays, months, quarters or years."""
     marks: list[datetime] = []
-    for step in (
-        timedelta(hours=1),
-        timedelta(hours=3),
-        timedelta(hours=6),
-        timedelta(hours=12),
-        DAY,
-        2 * DAY,
-        7 * DAY,
-        14 * DAY,
-    ):
+    for step in _STEPS:
         if (end - start) / step < _MOST_TIME_TICKS:
             marks = _every(step, start, end)
             break
@@ -137,7 +135,7 @@ def time_axis(start: datetime, end: datetime) -> list[Tick]:
     return [
         Tick(
             (mark - start) / (end - start),
-            str(mark.year) if by_year else _time_label(mark),
+            str(mark.year) if by_year else _time_label(mark, end - start > _YEAR),
             every_second and index % 2 == 1,
         )
         for index, mark in enumerate(marks)
@@ -162,7 +160,9 @@ def _months(months: int, start: datetime, end: datetime) -> list[datetime]:
     return marks
 
 
-def _time_label(at: datetime) -> str:
+def _time_label(at: datetime, years: bool) -> str:
+    if years:
+        return f"{_MONTHS[at.month - 1]} {at.year}"
     if at.hour:
         return f"{at:%H:%M}"
     return f"{at.day} {_MONTHS[at.month - 1]}"

@@ -15,8 +15,11 @@ from typing import Final
 
 from flows.report_axis import Tick
 
-# Longer names run into the edge of a 360 pixel screen at 12 pixel text; the whole name is in the tooltip and table.
+# Longer names run out of half a page at 12 pixel text; the whole name is in the tooltip and table.
 MAX_LABEL: Final = 40
+# On a screen of 360 pixels capitals reach the edge of the card beyond this many, or the number at the row's other end.
+_NARROW: Final = 27
+_NARROW_BESIDE: Final = 14
 _ROW: Final = 40
 _BAR: Final = 10
 
@@ -203,7 +206,7 @@ def bars(chart: Chart, rows: Sequence[Row]) -> str:
         top = index * _ROW
         body.append(f'<g class="row{" faint" if row.faint else ""}"><title>{escape(row.title)}</title>')
         body.append(f'<rect class="hit" x="0" y="{top}" width="100%" height="{_ROW}"/>')
-        body.append(_text("name", 0, top + 15, row.label))
+        body.append(_name("name", top + 15, row.label, _NARROW))
         left = 0.0
         for css, value in row.parts:
             width = room * value / longest
@@ -226,8 +229,8 @@ def spans(chart: Chart, rows: Sequence[Span], x: Sequence[Tick]) -> str:
         top = index * _ROW
         body.append(f'<g class="row"><title>{escape(row.title)}</title>')
         body.append(f'<rect class="hit" x="0" y="{top}" width="100%" height="{_ROW}"/>')
-        body.append(_text("name", 0, top + 15, row.label, halo=True))
-        body.append(_text("value end", 100, top + 15, row.text, halo=True))
+        body.append(_name("name halo", top + 15, row.label, _NARROW_BESIDE))
+        body.append(_text("value end halo", 100, top + 15, row.text))
         body.append(_bar("range", 100 * row.low, top + 24, max(0.0, 100 * (row.high - row.low)), height=4))
         body.append(f'<circle class="low" cx="{_share(100 * row.low)}" cy="{top + 26}" r="5"/>')
         body.append(f'<circle class="high" cx="{_share(100 * row.high)}" cy="{top + 26}" r="5"/>')
@@ -276,10 +279,19 @@ def _x_label(tick: Tick, flush: bool = False) -> str:
     return f'<text class="{css}" x="{_share(100 * tick.at)}" y="100%" dy="18">{escape(tick.label)}</text>'
 
 
-def _text(css: str, left: float, baseline: float, text: str, dx: int = 0, halo: bool = False) -> str:
+def _text(css: str, left: float, baseline: float, text: str, dx: int = 0) -> str:
     shift = f' dx="{dx}"' if dx else ""
-    names = f"{css} halo" if halo else css
-    return f'<text class="{names}" x="{_share(left)}" y="{baseline:g}"{shift}>{escape(shorten(text))}</text>'
+    return f'<text class="{css}" x="{_share(left)}" y="{baseline:g}"{shift}>{escape(text)}</text>'
+
+
+def _name(css: str, baseline: float, text: str, narrow: int) -> str:
+    """A row's name; what is longer than `narrow` characters gives way to an ellipsis on a narrow screen."""
+    whole = shorten(text)
+    words = escape(whole)
+    if len(whole) > narrow:
+        head, tail = escape(whole[: narrow - 1]), escape(whole[narrow - 1 :])
+        words = f'{head}<tspan class="minor">{tail}</tspan><tspan class="cut">…</tspan>'
+    return f'<text class="{css}" x="0" y="{baseline:g}">{words}</text>'
 
 
 def _bar(css: str, left: float, top: float, width: float, height: int = _BAR) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flows.report_axis import count_axis, day, duration, minute, percent, short, time_axis, unit_axis, whole
+from flows.report_axis import count_axis, counted, day, duration, minute, percent, short, time_axis, unit_axis, whole
 from flows.report_charts import Chart, Mark, Row, Series, bars, columns, points
 from flows.report_data import ACTIONS, APPROVE, ReportData
 from flows.report_page import (
@@ -37,10 +37,10 @@ def lead(data: ReportData) -> str:
         if tally.count
     ]
     when = f"on {first}" if first == last else f"from {first} to {last}"
-    text = f"{whole(data.payments)} payments {when} were decided: {', '.join(shares)}."
+    text = f"{counted(data.payments, 'payment')} decided {when}: {', '.join(shares)}."
     if data.frauds:
         caught = _caught(data)
-        text += f" {whole(data.frauds)} of them were frauds, and {percent(caught, data.frauds)} of those were caught."
+        text += f" Known frauds: {whole(data.frauds)}, of which {percent(caught, data.frauds)} were caught."
     return paragraph(text, "lead") + "".join(paragraph(note, css) for note, css in _notes(data))
 
 
@@ -54,13 +54,13 @@ def _notes(data: ReportData) -> list[tuple[str, str]]:
             "the newest payments look better than they will turn out when their outcomes have not arrived."
         )
         if missing:
-            text += f" {whole(missing)} payments with a fraud outcome have no decision here."
+            text += f" Fraud outcomes without a decision here: {whole(missing)}."
         notes.append((text, "note"))
     else:
         notes.append(("No outcomes were found: every payment counts as genuine here.", "warn"))
     if data.unreadable or labels.unreadable:
-        lines = f"{whole(data.unreadable)} lines of the output and {whole(labels.unreadable)} outcomes"
-        notes.append((f"{lines} could not be read and are left out.", "warn"))
+        lines = f"{counted(data.unreadable, 'line')} of the output, {counted(labels.unreadable, 'outcome')}"
+        notes.append((f"Unreadable and left out: {lines}.", "warn"))
     return notes
 
 
@@ -73,7 +73,7 @@ def headline(data: ReportData, metrics: dict[str, object]) -> str:
     dead = sum(letters.count for letters in data.dead_letters)
     entries = [
         Tile("payments decided", whole(data.payments), _span(data)),
-        Tile("not approved", percent(stopped, data.payments), f"{whole(stopped)} payments"),
+        Tile("not approved", percent(stopped, data.payments), counted(stopped, "payment")),
         Tile("frauds caught", percent(caught, data.frauds), f"{whole(caught)} of {whole(data.frauds)} frauds"),
         Tile("of those not approved were fraud", percent(caught, stopped), f"{whole(stopped - caught)} were genuine"),
         Tile(

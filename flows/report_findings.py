@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from flows.report_axis import Tick, percent, short, unit_axis, whole
+from flows.report_axis import Tick, counted, percent, short, unit_axis, whole
 from flows.report_charts import MAX_LABEL, Chart, Mark, Row, Series, bars, histogram, step_curve
 from flows.report_data import APPROVE, ReportData, RuleTally, Tally, ordered_actions
 from flows.report_decisions import css
@@ -33,11 +33,11 @@ def score(data: ReportData) -> Section:
         text = "No payment has a score: no model was trained, and rules alone decided."
         return Section("score", "Score", "The score", empty(text))
     unscored = data.payments - scores.scored
-    note = f"{whole(scores.scored)} payments were scored, {whole(scores.frauds)} of them frauds."
+    note = f"Scored: {counted(scores.scored, 'payment')}, {whole(scores.frauds)} of them fraud."
     if unscored:
         note += (
-            f" {whole(unscored)} payments have no score, {whole(data.frauds - scores.frauds)} of them frauds; "
-            "they are in neither picture."
+            f" Without a score, and in neither picture: {counted(unscored, 'payment')}, "
+            f"{whole(data.frauds - scores.frauds)} of them fraud."
         )
     return Section("score", "Score", "The score", paragraph(note) + pair(_distribution(scores), _tradeoff(scores)))
 
@@ -280,6 +280,6 @@ def _reason_row(one: Tally, data: ReportData) -> Row:
         text=whole(one.count),
         share=one.fraud / one.count if data.frauds else None,
         share_text=percent(one.fraud, one.count) if data.frauds else "",
-        title=f"{one.name}\n{whole(one.count)} payments not approved, {whole(one.fraud)} of them fraud "
+        title=f"{one.name}\n{counted(one.count, 'payment')} not approved, {whole(one.fraud)} of them fraud "
         f"({percent(one.fraud, one.count)})",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from flows.report_axis import duration, duration_axis, percent, whole
+from flows.report_axis import counted, duration, duration_axis, percent, whole
 from flows.report_charts import Chart, Row, Span, bars, spans
 from flows.report_data import ReportData, Tally
 from flows.report_page import Column, Section, axis_name, behind, card, empty, heading, legend, table
@@ -64,7 +64,7 @@ def _flag_row(group: Tally, payments: int) -> Row:
         label=f"{group.name}",
         parts=[("accent", group.count)],
         text=f"{whole(group.count)} · {percent(group.count, payments)}",
-        title=f"{group.name}: {words}\n{whole(group.count)} payments" if words else group.name,
+        title=f"{group.name}: {words}\n{counted(group.count, 'payment')}" if words else group.name,
     )
 
 
@@ -158,11 +158,11 @@ def dead_letters(data: ReportData) -> Section:
         return Section("dead-letters", title, title, empty("Every record could be read: there are no dead letters."))
     header = [
         Column("reason"),
-        Column("stream"),
         Column("records", number=True),
+        Column("stream"),
         Column("the first one says", wide=True),
     ]
-    rows = [[one.reason, one.topic, whole(one.count), one.example] for one in data.dead_letters]
+    rows = [[one.reason, whole(one.count), one.topic, one.example] for one in data.dead_letters]
     return Section("dead-letters", title, title, card(table("Dead letters by reason", header, rows)))
 
 

@@ -26,6 +26,7 @@ LIGHT: Final = {
     "fraud": "#c5421f",
     "caught": "#0d7a66",
     "warn": "#8a3b00",
+    "edge": "#8b98a28c",
 }
 DARK: Final = {
     "page": "#0e1418",
@@ -44,6 +45,7 @@ DARK: Final = {
     "fraud": "#ff7b54",
     "caught": "#3fc1a5",
     "warn": "#ffb380",
+    "edge": "#6b7c88a0",
 }
 
 _COLOURS: Final = ("approve", "challenge", "review", "decline", "other", "genuine", "fraud", "caught", "accent")
@@ -103,6 +105,7 @@ svg .tick,svg .value{fill:var(--muted)}
 .x.mid{text-anchor:middle}
 .end{text-anchor:end}
 .name{font-weight:550}
+.cut{display:none}
 .halo{paint-order:stroke;stroke:var(--card);stroke-width:4px;stroke-linejoin:round}
 .grid{stroke:var(--grid)}
 .axis{stroke:var(--axis)}
@@ -124,7 +127,7 @@ details{margin-top:12px;font-size:14px}
 summary{cursor:pointer;color:var(--accent);padding:4px 0;width:fit-content}
 .scroll{overflow:auto;max-height:440px;margin-top:8px;background:linear-gradient(90deg,var(--card) 45%,transparent)
  0 0/36px 100% no-repeat local,linear-gradient(270deg,var(--card) 45%,transparent) 100% 0/36px 100% no-repeat local,
-linear-gradient(90deg,var(--axis),transparent) 0 0/7px 100% no-repeat,linear-gradient(270deg,var(--axis),transparent)
+linear-gradient(90deg,var(--edge),transparent) 0 0/7px 100% no-repeat,linear-gradient(270deg,var(--edge),transparent)
  100% 0/7px 100% no-repeat}
 .card>.scroll:first-child{margin-top:-4px}
 .scroll.whole{max-height:none}
@@ -136,7 +139,7 @@ vertical-align:bottom}
 tbody th{font-weight:550}
 th.n,td.n{text-align:right;white-space:nowrap}
 th.nowrap,td.nowrap{white-space:nowrap}
-td.wide,th.wide{overflow-wrap:anywhere;min-width:140px}
+td.wide,th.wide{overflow-wrap:anywhere;min-width:110px}
 tr>:last-child{padding-right:2px}
 .badge{display:inline-block;font-size:11.5px;font-weight:600;border:1px solid var(--axis);border-radius:99px;
 padding:0 7px;color:var(--muted);margin-left:6px;white-space:nowrap}
@@ -148,7 +151,7 @@ footer dt{font-weight:600}
 footer dd{margin:0;color:var(--muted)}
 @media (min-width:900px){.pair{grid-template-columns:minmax(0,1fr) minmax(0,1fr)}}
 @media (max-width:639px){main,header,footer{padding-left:14px;padding-right:14px}.card{padding:16px 14px}
-.minor{display:none}.tiles{grid-template-columns:repeat(2,minmax(0,1fr))}.tile .big{font-size:22px}
+.minor{display:none}.cut{display:inline}.tiles{grid-template-columns:repeat(2,minmax(0,1fr))}.tile .big{font-size:22px}
 .tile:last-child:nth-child(odd){grid-column:span 2}
 header{padding-top:24px}footer dl{grid-template-columns:1fr;gap:0}footer dd{margin-bottom:8px}}
 @media (prefers-reduced-motion:reduce){html{scroll-behavior:auto}}
