@@ -73,8 +73,8 @@ _STRETCH: Final = re.compile(rf"[0-9](?:{_SEPARATORS}[0-9]){{{MIN_PAN_DIGITS - 1
 _STANDING_ALONE: Final = re.compile(
     r"(?<![0-9A-Za-z])(?=("
     r"[0-9]{12,19}(?![0-9A-Za-z])"
-    r"|[0-9]{4}([ \-._/])[0-9]{4}\2[0-9]{4}\2[0-9]{4}(?:\2[0-9]{1,3})?(?![0-9A-Za-z])"
-    r"|[0-9]{4}([ \-._/])[0-9]{6}\3[0-9]{4,5}(?![0-9A-Za-z])"
+    r"|[0-9]{4}[ \-._/][0-9]{4}[ \-._/][0-9]{4}([ \-._/])[0-9]{4}(?:[ \-._/][0-9]{1,3})?(?![0-9A-Za-z])"
+    r"|[0-9]{4}[ \-._/][0-9]{6}[ \-._/][0-9]{4,5}(?![0-9A-Za-z])"
     r"))"
 )
 # A stretch of more digits than this is blanked as a whole: it is no text, and trying every window of it costs time.

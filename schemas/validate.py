@@ -126,7 +126,7 @@ def decode_json(
         suspect = odd = True  # an escape may hide a digit, another script may have its own
     text = record.get("event_time")
     if type(text) is not str:
-        raise fault(spec.fields, record)
+        raise fault(spec.fields, record, time_was_read=False)
     return _admit(spec, record, _from_text(text), suspect, odd, now_us, limits, tokeniser)
 
 
@@ -180,7 +180,7 @@ def from_mapping(
     elif type(moment) is int:
         event_time_us = moment
     else:
-        raise fault(spec.fields, record)
+        raise fault(spec.fields, record, time_was_read=False)
     return _admit(spec, record, event_time_us, suspect, odd, now_us, limits, tokeniser)
 
 
@@ -248,7 +248,7 @@ def _again_without_nulls(spec: _Spec, record: dict[str, Any]) -> Event:
     try:
         event: Event = msgspec.convert(present, spec.struct)
     except Exception:
-        raise fault(spec.fields, present) from None
+        raise fault(spec.fields, present, time_was_read=True) from None
     return event
 
 

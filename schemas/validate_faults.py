@@ -60,12 +60,13 @@ def _type_of(node: Any) -> str:
     return str(node["type"] if isinstance(node, dict) else node)
 
 
-def fault(fields: Iterable[Field], record: Mapping[str, Any]) -> ContractError:
+def fault(fields: Iterable[Field], record: Mapping[str, Any], *, time_was_read: bool) -> ContractError:
     """The first fault of a record, in the contract's order.
 
     Args:
         fields: The contract's fields.
         record: The record as decoded; None means absent. Values never enter the message.
+        time_was_read: The event time is fine; what it looked like differs between encodings.
 
     Returns:
         MISSING_FIELD, WRONG_TYPE, BAD_ID or OUT_OF_RANGE, naming the field.
@@ -76,17 +77,15 @@ def fault(fields: Iterable[Field], record: Mapping[str, Any]) -> ContractError:
             if field.required:
                 return ContractError(MISSING_FIELD, f"{field.name}: required")
             continue
-        error = _fault_of(field, value)
+        error = None if field.format == "time" and time_was_read else _fault_of(field, value)
         if error is not None:
             return error
     return ContractError(WRONG_TYPE, "the record does not fit its contract")
 
 
 def _fault_of(field: Field, value: object) -> ContractError | None:
-    if field.format == "time" and not isinstance(value, str):
-        return ContractError(WRONG_TYPE, f"{field.name}: expected a date-time, got {type(value).__name__}")
     if field.format == "time":
-        return None
+        return ContractError(WRONG_TYPE, f"{field.name}: expected a date-time, got {type(value).__name__}")
     types, called = _TYPES[field.type]
     if type(value) not in types:
         return ContractError(WRONG_TYPE, f"{field.name}: expected {called}, got {type(value).__name__}")
