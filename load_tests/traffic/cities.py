@@ -1,8 +1,8 @@
 """Where people live and travel: cities with coordinates, country, time zone and currency.
 
 Facts, not modelled: positions to about a kilometre, populations (urban, rounded, in thousands), standard-time offsets
-from UTC in hours; written down from common knowledge and checked against GeoNames (https://www.geonames.org, CC BY 4.0) by
-tests/load_tests/traffic/test_cities.py. Daylight saving is left out: nothing here depends on an hour of local time.
+from UTC in hours; written down from common knowledge and checked against GeoNames (https://www.geonames.org, CC BY 4.0)
+by tests/load_tests/traffic/test_cities.py. Daylight saving is left out: nothing here depends on an hour of local time.
 Rates are rough, of 2026, only there to give local amounts a plausible size; Weir converts with the profile's own.
 """
 
