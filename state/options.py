@@ -8,6 +8,7 @@ from typing import Final, Literal
 from schemas.errors import ConfigError
 
 MIB: Final = 1 << 20
+DEFAULT_VERSIONS_KEPT: Final = 8
 
 Compression = Literal["none", "snappy", "lz4", "zstd"]
 
@@ -36,7 +37,7 @@ class StateOptions:
     block_cache_bytes: int = 64 * MIB
     write_buffer_bytes: int = 64 * MIB
     record_cache_bytes: int = 128 * MIB
-    versions_kept: int = 8
+    versions_kept: int = DEFAULT_VERSIONS_KEPT
     batch_records: int = 64
     compression: Compression = "lz4"
     wal_bytes: int = 64 * MIB

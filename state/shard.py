@@ -1,43 +1,22 @@
-"""One shard on disk: a RocksDB with a column family a step, opened once in a process, and rolled back step by step.
-
-Rollback is safe to be killed anywhere. It undoes the records of the step from the last one backwards, in batches that
-each hold (atomically) the before-images put back, the undo records thereby used up, and the version the step has sunk
-to. Whatever prefix of these batches is on disk, the undo records still there lead from what is there to any version
-at or below the recorded one, and a version above it is refused.
-"""
+"""One shard on disk: a RocksDB with a column family a step, opened once in a process; its steps write together."""
 
 from __future__ import annotations
 
-import struct
+import re
 import threading
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 from rocksdict import Rdict, WriteBatch
 
-from schemas.errors import StateError, StateLayoutError, StateLockedError, StateVersionError
+from schemas.errors import StateError, StateLayoutError, StateLockedError
 from state.cache import RecordCache
-from state.layout import (
-    LAST_VERSION,
-    LAYOUT,
-    LAYOUT_KEY,
-    UNDO_FAMILY,
-    decode_layout,
-    decode_version,
-    encode_layout,
-    encode_version,
-    step_family,
-    undo_key,
-    undo_prefix,
-    undo_version,
-    version_key,
-)
+from state.layout import LAYOUT, LAYOUT_KEY, UNDO_FAMILY, decode_layout, encode_layout, step_family
 from state.rocks import RocksSettings
+from state.rollback import roll_back
 from state.step_store import RocksStepStore
 
-ROLLBACK_BATCH_BYTES: Final = 1 << 20
-"""Larger: a long epoch's rollback needs that much memory at once. Smaller: more writes. Exactness does not depend."""
+_HELD: Final = re.compile(r"LOCK: (No locks available|Resource temporarily unavailable)")
 
 WRITE_BATCH_BYTES: Final = 1 << 18
 """Waiting values that are written at once, however few. Larger: a longer stall for one call, no fewer bytes."""
@@ -103,7 +82,7 @@ class Shard:
             else:
                 self._families[step] = self.db.create_column_family(family, self._settings.step_options())
                 self._known.add(family)
-        oldest = self._roll_back(step, version)
+        oldest = roll_back(self, step, version)
         store = RocksStepStore(self, step, version or 0, oldest, self._cache, self._settings.versions_kept)
         self._stores[step] = store
         return store
@@ -153,7 +132,7 @@ class Shard:
             self.db.write(batch)
         except Exception as error:
             # The batch is gone: a later commit would be a version without it.
-            self._failed = self._write_error(error)
+            self._failed = self.write_error(error)
             raise self._failed from error
         for store in waiting:
             store.waiting_written()
@@ -173,7 +152,7 @@ class Shard:
         try:
             self.db.flush_wal(True)
         except Exception as error:
-            self._failed = self._write_error(error)
+            self._failed = self.write_error(error)
             raise self._failed from error
 
     def close(self) -> None:
@@ -212,7 +191,8 @@ class Shard:
             for name in ("rocksdb.cur-size-all-mem-tables", "rocksdb.live-sst-files-size")
         )
 
-    def _write_error(self, error: Exception) -> StateError:
+    def write_error(self, error: Exception) -> StateError:
+        """What to raise when RocksDB refuses to write."""
         msg = (
             f"shard {self.name}: RocksDB refuses to write in {self._directory}: {error}; free the disk "
             "(docs/runbooks/disk-full.md) or restore the shard (docs/runbooks/corrupt-shard.md), then start again"
@@ -232,7 +212,7 @@ class Shard:
             }
             return Rdict(path, settings.database_options(), column_families=families)
         except Exception as error:
-            if "lock" in str(error).lower():
+            if _HELD.search(str(error)):
                 msg = (
                     f"shard {self.name}: {path} is open in another process (or in another StateHome of this one): "
                     f"{error}; stop that process first, one state directory serves one process"
@@ -257,81 +237,3 @@ class Shard:
                 "release that wrote it, or migrate the state (CHANGELOG.md says between which releases)"
             )
             raise StateLayoutError(msg)
-
-    def _version_of(self, step: str) -> tuple[int, int]:
-        record = self.db.get(version_key(step))
-        if record is None:
-            return 0, 0
-        try:
-            return decode_version(record)
-        except struct.error as error:
-            msg = (
-                f"shard {step}/{self.name}: the version record has {len(record)} bytes instead of 16; restore the "
-                "shard from a backup (docs/runbooks/corrupt-shard.md)"
-            )
-            raise StateError(msg) from error
-
-    def _roll_back(self, step: str, version: int | None) -> int:
-        """Undo everything of `step` behind `version`; returns the oldest version that can be opened."""
-        committed, oldest = self._version_of(step)
-        target = version or 0
-        if not oldest <= target <= committed:
-            wanted = "bytewax knows no version" if version is None else f"bytewax resumes at version {target}"
-            backup = "of the same recovery store" if version is None else f"that holds version {target}"
-            msg = (
-                f"shard {step}/{self.name}: {wanted}, the store keeps {oldest}..{committed}; "
-                f"restore a backup {backup} (docs/runbooks/restore.md)"
-            )
-            raise StateVersionError(msg)
-        prefix = undo_prefix(step)
-        key_of_version = version_key(step)
-        step_handle = self.handle(step)
-        default_handle = self.db.get_column_family_handle("default")
-        batch = _new_batch(step_handle)
-        cursor = self.db.get_column_family(UNDO_FAMILY).iter()
-        cursor.seek_for_prev(undo_key(prefix, LAST_VERSION, 2**32 - 1))
-        while cursor.valid():
-            key = cursor.key()
-            if not key.startswith(prefix):
-                break
-            undone = undo_version(prefix, key)
-            if undone <= target:
-                break
-            if undone <= committed:
-                committed = undone - 1
-                batch.put(
-                    key_of_version, encode_version(committed, oldest), self.db.get_column_family_handle("default")
-                )
-            self._put_back(step, cursor.value(), batch, step_handle)
-            batch.delete(key, self.undo_handle)
-            if batch.size_in_bytes() >= ROLLBACK_BATCH_BYTES:
-                self.db.write(batch)
-                batch = _new_batch(step_handle)
-            cursor.prev()
-        if committed != target:
-            batch.put(key_of_version, encode_version(target, oldest), default_handle)
-        if not batch.is_empty():
-            self.db.write(batch)
-            self.dirty = True
-        return oldest
-
-    def _put_back(self, step: str, record: bytes, batch: Any, step_handle: Any) -> None:
-        try:
-            images = msgspec.msgpack.decode(record, type=list[bytes | None])
-        except msgspec.DecodeError as error:
-            msg = (
-                f"shard {step}/{self.name}: an undo record cannot be read: {error}; restore the shard from a backup "
-                "(docs/runbooks/corrupt-shard.md)"
-            )
-            raise StateError(msg) from error
-        for key, value in zip(images[::2], images[1::2], strict=True):
-            if value is None:
-                batch.delete(key, step_handle)
-            else:
-                batch[key] = value
-
-
-def _new_batch(default_handle: Any) -> Any:
-    batch = WriteBatch(raw_mode=True)
-    batch.set_default_column_family(default_handle)
-    return batch

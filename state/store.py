@@ -120,9 +120,9 @@ class StateHome:
             if self._pool is not None:
                 self._pool.shutdown()
                 self._pool = None
-            for shard in self._shards.values():
+            while self._shards:
+                _, shard = self._shards.popitem()
                 shard.close()
-            self._shards.clear()
 
     def __enter__(self) -> StateHome:
         return self

@@ -19,8 +19,7 @@ from types import TracebackType
 from typing import Any
 
 from schemas.errors import StateVersionError
-
-DEFAULT_VERSIONS_KEPT = 64
+from state.options import DEFAULT_VERSIONS_KEPT
 
 
 class DictStore:
@@ -39,6 +38,7 @@ class DictStore:
         self.version = 0
         self.memo: dict[str, Any] = {}
         self._versions_kept = versions_kept
+        self._oldest = 0
         self._records: dict[bytes, bytes] = {}
         self._before: dict[int, dict[bytes, bytes | None]] = {}
 
@@ -67,7 +67,8 @@ class DictStore:
     def commit(self) -> int:
         """Make everything written so far a version that can be opened again; returns its number."""
         self.version += 1
-        self._before.pop(self.version - self._versions_kept, None)
+        self._oldest = max(self._oldest, self.version - self._versions_kept)
+        self._before.pop(self._oldest, None)
         return self.version
 
     def reopened(self, version: int | None) -> DictStore:
@@ -77,7 +78,7 @@ class DictStore:
             StateVersionError: `version` is not kept.
         """
         wanted = version or 0
-        oldest = max(0, self.version - self._versions_kept)
+        oldest = self._oldest
         if not oldest <= wanted <= self.version:
             msg = (
                 f"shard {self.step}/{self.shard}: bytewax resumes at version {wanted}, the store keeps "
@@ -86,6 +87,7 @@ class DictStore:
             raise StateVersionError(msg)
         other = DictStore(self.shard, self.step, self._versions_kept)
         other.version = wanted
+        other._oldest = oldest
         other._records = dict(self._records)
         for number in sorted(self._before, reverse=True):
             if number <= wanted:
