@@ -36,8 +36,8 @@ from operators.features import FeatureSet
 from schemas.errors import ProfileError
 
 MOST_CELLS: Final = 2_000_000
-"""Bound of a model's weights, and so of its memory: 16 MB of weights in the scorer, and at worst, with every cell met,
-some 300 MB in River's dictionaries. Larger invites crosses of categories that are never learned."""
+"""Bound of a model's weights, and so of its memory: 32 MB in arrays, and at worst, with every cell met, some 300 MB in
+River's dictionaries. Larger invites crosses of categories that are never learned."""
 
 _CYCLIC: Final = ("hour", "weekday")
 """Numbers that are names in truth: 23 is next to 0."""

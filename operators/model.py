@@ -3,7 +3,8 @@
 `Model` is all that deciding knows. `OnlineModel` is River's logistic regression (operators/model_linear.py) over
 curves and crosses of the features (operators/model_terms.py); docs/adr/0006-online-model.md says why.
 
-Its memory is bounded by what learning.toml declares, whatever the traffic: `Terms.cells` weights.
+Its memory is bounded by what learning.toml declares, whatever the traffic: `Terms.cells` weights. What a term "adds on
+average" is its mean over all labels learned, with the weights as they are now.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from operators.inflight import Value
 from operators.learning import LearningConfig, ModelConfig
 from operators.model_linear import LinearLearner
 from operators.model_state import Header, pack, unpack
-from operators.model_terms import Floats, Terms, follow, logits, strongest
+from operators.model_terms import Floats, Terms, logits, strongest
 from schemas.errors import ProfileError
 
 Contributions = tuple[tuple[str, float], ...]
@@ -96,7 +97,8 @@ class OnlineModel:
         self._learner = LinearLearner(
             self.terms.cells, config.learning_rate, config.intercept_learning_rate, config.l2, config.base_logit
         )
-        self._means: Floats = np.zeros(len(self.terms.names), dtype=np.float64)
+        self._met: Floats = np.zeros(self.terms.cells, dtype=np.float64)
+        self._means: Floats | None = None
         self._packed: bytes | None = None
         self._hash: str | None = None
 
@@ -107,8 +109,8 @@ class OnlineModel:
 
     @property
     def baseline(self) -> float:
-        """Logit from which contributions are told: the intercept and what each term added on average."""
-        return float(self._learner.intercept) + math.fsum(self._means.tolist())
+        """Logit from which contributions are told: the intercept and what each term adds on average."""
+        return float(self._learner.intercept) + math.fsum(self._average().tolist())
 
     def score_one(self, values: Sequence[Value]) -> float | None:
         """See `Model`."""
@@ -144,7 +146,7 @@ class OnlineModel:
             *terms.layout,
             terms.touched,
             self._learner.mirror,
-            self._means,
+            self._average(),
             min(top, len(names)),
         )
         return [
@@ -161,15 +163,21 @@ class OnlineModel:
         if not _NO_SHARE < weight <= _MOST_WEIGHT:
             message = f"weight of a label is {weight!r}; expected more than 0, at most {_MOST_WEIGHT:.0f}"
             raise ValueError(message)
-        cells, counts, owners = self.terms.spread(self.terms.rows((values,))[0])
+        cells, counts = self.terms.spread(self.terms.rows((values,))[0])
         self._learner.learn_one(dict(zip(cells.tolist(), counts.tolist(), strict=True)), fraud, weight)
+        self._met[cells] += weight * counts
         self.labels += 1
         self.frauds += fraud
         self.weight += weight
-        # The mean follows the weights as they change: the past fades, over the window's length at the slowest.
-        share = weight / min(self.weight, weight + _MEAN_WINDOW)
-        follow(cells, counts, owners, self._learner.mirror, share, self._means)
-        self._packed = self._hash = None
+        self._means = self._packed = self._hash = None
+
+    def _average(self) -> Floats:
+        """What each term adds to the payments learned, on average, with the weights as they are now; (terms,)."""
+        if self._means is None:
+            terms = self.terms
+            sums: Floats = np.bincount(terms.owner, self._learner.mirror * self._met, len(terms.names))
+            self._means = sums / (self.weight or 1.0)
+        return self._means
 
     def to_bytes(self) -> bytes:
         """See `Model`; layout in operators/model_state.py."""
@@ -186,7 +194,8 @@ class OnlineModel:
                 steps=learner.optimizer.n_iterations,
                 intercept=float(learner.intercept),
             )
-            self._packed = pack(header, self._means, *learner.learned())
+            cells, weights, squares = learner.learned()
+            self._packed = pack(header, cells, weights, squares, self._met[cells])
         return self._packed
 
     def artefact_hash(self) -> str:
@@ -203,7 +212,7 @@ class OnlineModel:
             StateLayoutError: the bytes are of another format, cut off or altered.
             ProfileError: they were learned under another feature set or another [model] table.
         """
-        header, means, cells, weights, squares = unpack(artefact)
+        header, cells, weights, squares, met = unpack(artefact)
         for what, learned, declared in (
             ("feature set hash", header.feature_set_hash, feature_set.hash),
             ("[model] hash", header.config_hash, config.hash),
@@ -216,14 +225,9 @@ class OnlineModel:
                 raise ProfileError(message)
         model = cls(feature_set, config)
         model.labels, model.frauds, model.weight = header.labels, header.frauds, header.weight
-        model._means = means
         model._learner.restore(cells, weights, squares, header.intercept, header.steps)
+        model._met[cells] = met
         return model
-
-
-_MEAN_WINDOW: Final = 20_000.0
-"""Payments over which the average contribution is taken: smaller makes explanations nervous, larger lets them lag
-behind a model that still learns."""
 
 
 def restore_model(feature_set: FeatureSet, learning: LearningConfig) -> Callable[[bytes | None], Model]:

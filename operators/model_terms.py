@@ -47,6 +47,7 @@ class Terms:
         names: Name of each term, in order: "amount", or "amount*hour" for a cross.
         cells: Number of cells of all terms together.
         touched: Most cells that one payment can touch.
+        owner: Term of each cell; (cells,).
     """
 
     def __init__(self, feature_set: FeatureSet, config: ModelConfig) -> None:
@@ -98,6 +99,7 @@ class Terms:
                 touched += 4
         self.cells = offset
         self.touched = touched
+        self.owner: Ints = np.repeat(np.arange(len(terms), dtype=np.int32), np.diff(terms[:, 2], append=offset))
         grid = np.array([config.cells_per_octave, config.cross_cells_per_octave], dtype=np.int32)
         self.layout = (sources, kind, slots, terms, grid)
 
@@ -119,20 +121,20 @@ class Terms:
             material = [(*take(values), *map(code, take_strings(values))) for values in values_list]
         return np.array(material, dtype=np.float64).reshape(len(values_list), self._columns)
 
-    def spread(self, row: Floats) -> tuple[Ints, Floats, Ints]:
+    def spread(self, row: Floats) -> tuple[Ints, Floats]:
         """The cells of one payment.
 
         Args:
             row: One row of `rows`.
 
         Returns:
-            Cell numbers, how much each counts (more than 0), and the term of each, all of one length.
+            Cell numbers, none twice, and how much each counts (more than 0), both of one length.
         """
         cells = np.empty(self.touched, dtype=np.int32)
         counts = np.empty(self.touched, dtype=np.float64)
         owners = np.empty(self.touched, dtype=np.int32)
         n = lay_out(row, *self.layout, cells, counts, owners)
-        return cells[:n], counts[:n], owners[:n]
+        return cells[:n], counts[:n]
 
 
 def _taker(slots: list[int]) -> Callable[[Sequence[Value]], tuple[Value, ...]]:
@@ -272,13 +274,3 @@ def strongest(
             places[at, rank], values[at, rank] = best, added[best]
             added[best] = math.nan  # taken
     return places, values
-
-
-@jit("void(int32[::1], float64[::1], int32[::1], float64[::1], float64, float64[::1])")
-def follow(cells: Array, counts: Array, owners: Array, weights: Array, share: float, means: Array) -> None:
-    """Move the mean of each term's addition by `share` towards what it adds to this payment, in place."""
-    added = np.zeros(len(means), dtype=np.float64)
-    for i in range(len(cells)):
-        added[owners[i]] += weights[cells[i]] * counts[i]
-    for term in range(len(means)):
-        means[term] += share * (added[term] - means[term])
