@@ -22,7 +22,7 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from operators.expression_writer import Kind, Names, Writer
@@ -53,9 +53,9 @@ class Compiled:
     wanted: tuple[str, ...]
     holds: str
     refuted: str
-    function: Callable[[list[Value]], bool]
-    tree: ast.expr
-    error: Callable[[ast.expr | None, str], ProfileError]
+    function: Callable[[list[Value]], bool] = field(compare=False)
+    tree: ast.expr = field(compare=False, repr=False)
+    error: Callable[[ast.expr | None, str], ProfileError] = field(compare=False, repr=False)
 
 
 def compile_expression(source: str, names: Names, where: str) -> Compiled:

@@ -213,11 +213,9 @@ def _contradiction(alternative: list[_Atom], names: Names) -> tuple[_Atom, str] 
         if not state.possible(kind):
             if not first:
                 return atom, f"it contradicts what is asked of {atom.name} before"
-            limit = f"at most {high:g}" if math.isfinite(high) else "never negative"
-            return (
-                atom,
-                f"{atom.name} is at least {low:g} and {limit}" if kind == "number" else f"{atom.name} cannot be",
-            )
+            if kind != "number":
+                return atom, f"nothing is left for {atom.name} to be"
+            return atom, f"{atom.name} is {f'from {low:g} to {high:g}' if math.isfinite(high) else 'never negative'}"
     return None
 
 
