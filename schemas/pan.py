@@ -7,7 +7,8 @@ three: that is why identifiers are refused, not rewritten, and why they are judg
 - Free text (`redact_text`): any stretch of digits, also broken up by spaces, dashes, dots, slashes or underscores,
   also inside of a longer number, also in other scripts' digits. Blanking too much costs nothing there.
 - Identifiers (`looks_like_pan`): a number that stands for itself, not touched by letters or further digits, in one
-  piece or grouped as on a card (4-4-4-4, 4-6-5). "C4111111111111111" is an id, "order-4111111111111111" is not.
+  piece or grouped as on a card (4-4-4-4, 4-6-5). "C4111111111111111" is an id, "order-4111111111111111" is not. Of
+  13 digits at least: hardly a card has 12, but the last group of a UUID does.
 - Scans (`find_pans`): as free text, over raw bytes.
 """
 
@@ -72,7 +73,7 @@ _SEPARATORS: Final = r"[ \-._/\t]{0,3}"
 _STRETCH: Final = re.compile(rf"[0-9](?:{_SEPARATORS}[0-9]){{{MIN_PAN_DIGITS - 1},}}")
 _STANDING_ALONE: Final = re.compile(
     r"(?<![0-9A-Za-z])(?=("
-    r"[0-9]{12,19}(?![0-9A-Za-z])"
+    r"[0-9]{13,19}(?![0-9A-Za-z])"
     r"|[0-9]{4}[ \-._/][0-9]{4}[ \-._/][0-9]{4}([ \-._/])[0-9]{4}(?:[ \-._/][0-9]{1,3})?(?![0-9A-Za-z])"
     r"|[0-9]{4}[ \-._/][0-9]{6}[ \-._/][0-9]{4,5}(?![0-9A-Za-z])"
     r"))"

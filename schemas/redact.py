@@ -40,6 +40,9 @@ _SECRET_VALUE: Final = re.compile(
     ( \\*"(?:[^"\\]|\\.)*\\*"? | \\*'[^']*'? | [^\s,;&}\]<]+ )
     """
 )
+_NOT_ALPHANUMERIC: Final = re.compile(r"[^a-z0-9]")
+# Too short for a card number, and nothing in it that could assign a value or hide a character: most strings.
+_HARMLESS: Final = re.compile(rf"[0-9A-Za-z _.\-]{{0,{MIN_PAN_DIGITS - 1}}}")
 # Any three characters that are no letters may stand between two digits, quotes and NUL bytes included.
 _ANY_STRETCH: Final = re.compile(rf"[0-9](?:[^0-9A-Za-z]{{0,3}}[0-9]){{{MIN_PAN_DIGITS - 1},}}")
 # One more than the shortest card number, so that a time of day (12:00:00.000000) stays readable.
@@ -65,7 +68,8 @@ def redact(payload: bytes, length: int = DEFAULT_LENGTH) -> str:
         text = _redact_broken(_as_text(head))
         if not whole:
             text = _DIGITS_AT_CUT.sub(REDACTED, text)
-    text = "".join([char if char.isprintable() or char in "\n\t" else "\ufffd" for char in text])
+    if not text.isprintable():
+        text = "".join([char if char.isprintable() or char in "\n\t" else "\ufffd" for char in text])
     if whole and len(text) <= length:
         return text
     return f"{text[:length]}... [cut, {len(payload)} bytes in all]"
@@ -73,7 +77,7 @@ def redact(payload: bytes, length: int = DEFAULT_LENGTH) -> str:
 
 def is_secret_key(key: str) -> bool:
     """Whether a field of this name holds card data that must not be kept, whatever its value looks like."""
-    return _SECRET_KEY.fullmatch(re.sub(r"[^a-z0-9]", "", key.lower())) is not None
+    return _SECRET_KEY.fullmatch(_NOT_ALPHANUMERIC.sub("", key.lower())) is not None
 
 
 def _redact_json(payload: bytes) -> str | None:
@@ -107,8 +111,9 @@ def _redact_value(value: Any, depth: int) -> Any:
 
 
 def _redact_string(text: str) -> str:
-    uncovered = _uncovered(text)
-    return _blank(_SECRET_VALUE.sub(rf"\1{MASKED}", uncovered))
+    if _HARMLESS.fullmatch(text):
+        return text
+    return _blank(_SECRET_VALUE.sub(rf"\1{MASKED}", _uncovered(text)))
 
 
 def _redact_broken(text: str) -> str:
@@ -127,7 +132,7 @@ def _blank(text: str) -> str:
 
 
 def _uncovered(text: str) -> str:
-    """`text`, or what its escapes stand for when that shows a card number or the name of a secret field."""
+    """`text`, or what its escapes stand for when that shows a stretch of digits or a secret field not seen before."""
     uncovered = text
     for _ in range(3):  # escaped three times over is as far as proxies and logs take it
         before = uncovered
@@ -141,8 +146,11 @@ def _uncovered(text: str) -> str:
             break
     if uncovered == text:
         return text
-    hidden = _blank(uncovered) != uncovered or _SECRET_VALUE.search(uncovered) or _ANY_STRETCH.search(uncovered)
-    return uncovered if hidden else text
+    return uncovered if _telling(uncovered) != _telling(text) else text
+
+
+def _telling(text: str) -> tuple[list[str], list[str]]:
+    return _ANY_STRETCH.findall(plain_digits(text)), [match[0] for match in _SECRET_VALUE.finditer(text)]
 
 
 def _as_text(payload: bytes) -> str:
