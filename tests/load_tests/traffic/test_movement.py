@@ -131,3 +131,14 @@ def test_thinning_drops_what_its_payer_could_not_reach_and_keeps_the_rest() -> N
     assert len(thin(rows, (CARD_PRESENT,))) == 5
     rows["time_us"][3] = 100 * MINUTE_US
     assert len(thin(rows, (CARD_PRESENT,))) == 4
+
+
+def test_nothing_is_paid_in_the_air() -> None:
+    traffic = simulate(YEAR)
+    acting = traffic.payments[~traffic.payments["recurring"] & (traffic.payments["payment_type"] == 0)]
+    world = traffic.world
+    where = whereabouts(
+        world.cities, world.customers, world.trips, acting["account"].astype(np.int64), acting["time_us"]
+    )
+    assert not (where.phase == NOWHERE).any()
+    assert (where.phase == AIRPORT).any()
