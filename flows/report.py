@@ -6,11 +6,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from flows.report_data import ReportData, read_report_data
+from flows.report_data import ReportData
 from flows.report_decisions import decided, headline, lead, over_time, periods
 from flows.report_findings import reasons, rules, score
 from flows.report_labels import read_labels
 from flows.report_page import document
+from flows.report_read import read_report_data
 from flows.report_run import dead_letters, latency, quality, versions
 
 _TERMS = {

@@ -21,11 +21,12 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A table's column; numbers stand at the right, `wide` text may break anywhere."""
+    """A table's column; numbers stand at the right, `wide` text may break anywhere, `prose` wants room."""
 
     name: str
     number: bool = False
     wide: bool = False
+    prose: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,4 +146,4 @@ def behind(caption: str, columns: Sequence[Column], rows: Iterable[Sequence[str]
 def _css(column: Column) -> str:
     if column.number:
         return " class=n"
-    return " class=wide" if column.wide else ""
+    return " class=wide" if column.wide else " class=prose" if column.prose else ""

@@ -160,7 +160,7 @@ def dead_letters(data: ReportData) -> Section:
         Column("reason"),
         Column("records", number=True),
         Column("stream"),
-        Column("the first one says", wide=True),
+        Column("the first one says", prose=True),
     ]
     rows = [[one.reason, whole(one.count), one.topic, one.example] for one in data.dead_letters]
     return Section("dead-letters", title, title, card(table("Dead letters by reason", header, rows)))

@@ -138,8 +138,8 @@ thead th{position:sticky;top:0;background:var(--card);color:var(--muted);font-si
 vertical-align:bottom}
 tbody th{font-weight:550}
 th.n,td.n{text-align:right;white-space:nowrap}
-th.nowrap,td.nowrap{white-space:nowrap}
-td.wide,th.wide{overflow-wrap:anywhere;min-width:110px}
+td.wide,th.wide{overflow-wrap:anywhere;min-width:90px}
+td.prose{overflow-wrap:anywhere;min-width:240px}
 tr>:last-child{padding-right:2px}
 .badge{display:inline-block;font-size:11.5px;font-weight:600;border:1px solid var(--axis);border-radius:99px;
 padding:0 7px;color:var(--muted);margin-left:6px;white-space:nowrap}

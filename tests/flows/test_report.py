@@ -17,9 +17,11 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
+from flows import report_read
 from flows.report import write_report
-from flows.report_data import ReportData, read_report_data
+from flows.report_data import ReportData
 from flows.report_labels import Labels, read_labels
+from flows.report_read import read_report_data
 from flows.report_scores import summarise_scores
 from flows.report_time import PERIODS, TIMELINE, rebin
 
@@ -136,6 +138,17 @@ def test_flags_are_found_under_the_name_of_the_avro_contract_too(tmp_path: Path)
     assert [one.name for one in data.flags] == ["no_rate"]
 
 
+def test_bounds_on_memory_change_no_count_but_the_list_of_versions(
+    tmp_path: Path, example: ReportData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report_read, "MAX_FINDINGS", 1)
+    monkeypatch.setattr(report_read, "MAX_VERSIONS", 1)
+    bounded = read_report_data(tmp_path, read_labels(tmp_path, tmp_path))
+    for name in ("rules", "reasons", "stop_reasons", "flags", "flag_groups", "late", "actions", "hours", "money"):
+        assert getattr(bounded, name) == getattr(example, name)
+    assert bounded.versions == {"further": [("not listed", 2)], "model_version": [("0", 4)], "policy_id": [("p", 4)]}
+
+
 def test_money_is_summed_by_currency(example: ReportData) -> None:
     assert [(one.currency, one.payments, one.total, one.fraud, one.caught) for one in example.money] == [
         ("EUR", 5, 6500, 2000, 1000),
@@ -178,10 +191,13 @@ def test_time_is_binned_to_what_can_be_drawn(example: ReportData) -> None:
 def test_lines_that_cannot_be_read_are_counted_and_said(tmp_path: Path) -> None:
     good = json.dumps(decision(0)).encode()
     (tmp_path / "decisions.jsonl").write_bytes(good + b'\n{"transaction_id": 3}\n\xff\xfe\n' + good[:40])
+    with (tmp_path / "decisions.jsonl").open("a") as file:
+        for changes in ({"event_time": "yesterday"}, {"rule_hits": [{"rule": 1}]}, {"quality": "late"}):
+            file.write("\n" + json.dumps(decision(1, **changes)))
     data = read_report_data(tmp_path, read_labels(None, tmp_path))
-    assert (data.payments, data.unreadable) == (1, 3)
+    assert (data.payments, data.unreadable) == (1, 6)
     write_report(tmp_path, None, {}, tmp_path / "r.html", profile="p")
-    assert "Unreadable and left out: 3 lines of the output, 0 outcomes." in (tmp_path / "r.html").read_text()
+    assert "Unreadable and left out: 6 lines of the output, 0 outcomes." in (tmp_path / "r.html").read_text()
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "avro", "parquet"])
