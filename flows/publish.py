@@ -85,7 +85,7 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
     """One output file and its ledger."""
 
     def __init__(
-        self, slot: str, path: Path, ledger: StepStore, committed: int, ttl_us: int, sync: Callable[[], None]
+        self, slot: str, path: Path, ledger: StepStore, committed: int, ttl_us: int, sync: Callable[[], None] | None
     ) -> None:
         """Open the file, cut off a torn line, adopt what stands behind the committed offset.
 
@@ -95,7 +95,7 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
             ledger: Its ledger, already rolled back to the committed version.
             committed: Length of the file at the last commit.
             ttl_us: For how long retries are answered.
-            sync: Makes committed state durable; called once a snapshot.
+            sync: Makes committed state durable, called once a snapshot; None: nothing here is to outlive the process.
 
         Raises:
             StateError: The file is shorter than what was committed.
@@ -219,10 +219,11 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
     def snapshot(self) -> SlotSnapshot:
         """Called by bytewax at the end of an epoch, after all steps: what was published becomes durable."""
         self._flush()
-        os.fsync(self._file)
         self._sweep()
         version = self._ledger.commit()
-        self._sync()
+        if self._sync is not None:
+            os.fsync(self._file)
+            self._sync()
         return SlotSnapshot(offset=self._end, version=version)
 
     def _sweep(self) -> None:

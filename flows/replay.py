@@ -38,6 +38,8 @@ from state.store import StateHome, StateOptions
 
 SHARDS: Final = 32
 MANIFEST: Final = "manifest.json"
+_THROWAWAY_EPOCH: Final = timedelta(seconds=10)
+"""Without a state folder nothing is resumed; epochs only bound what the shards remember of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +228,7 @@ def _execute(
         workers_per_process=1,
         process_id=number,
         addresses=list(addresses) if addresses else None,
-        epoch_interval=options.epoch,
+        epoch_interval=options.epoch if options.state is not None else _THROWAWAY_EPOCH,
         recovery_config=recovery,
     )
 

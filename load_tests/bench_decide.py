@@ -65,12 +65,12 @@ def write_profile(directory: Path, aggregates: tuple[str, ...]) -> Path:
     (directory / "learning.toml").write_text(
         "\n".join(
             [
+                'start = "model.bin"',
                 "[model]",
                 'id = "bench-linear"',
                 'version = "1"',
                 f"features = {json.dumps(['amount', *inputs])}",
                 "categorical = []",
-                'start = "model.bin"',
             ]
         )
     )

@@ -4,6 +4,7 @@
     maturity = "7d"              # a payment without an outcome by then is genuine
     correction_horizon = "60d"   # a later outcome may still contradict the label for as long
     genuine_sample = 0.2         # share of genuine payments that are learned, each with weight 1 / share
+    start = "model.bin"          # optional: the model to start from, as one wrote itself; default: an untrained one
 
     [model]                      # optional: without it payments get no score
     id = "cards-linear"
@@ -26,7 +27,7 @@ import hashlib
 import json
 import math
 import tomllib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -122,7 +123,8 @@ class LearningConfig:
         correction_horizon_us: How much longer an outcome may contradict the label.
         genuine_sample: Share of genuine payments that are learned, 0 < share <= 1; their weight is 1 / share.
         model: None: payments get no score.
-        hash: sha256 (hex) of the content.
+        hash: sha256 (hex) of the content, and of the model to start from.
+        start: The model to start from, None for an untrained one.
     """
 
     tick_us: int
@@ -131,6 +133,7 @@ class LearningConfig:
     genuine_sample: float
     model: ModelConfig | None
     hash: str
+    start: bytes | None = field(default=None, repr=False)
 
     @classmethod
     def default(cls) -> LearningConfig:
@@ -165,8 +168,18 @@ def load_learning(path: Path, feature_set: FeatureSet) -> LearningConfig:
     correction_horizon_us = top.us("correction_horizon", "60d")
     share = _number(top, "genuine_sample", 1.0, 1e-4, 1.0, "the share of genuine payments to learn, from 0.0001 to 1")
     model = _model(top.table("model"), feature_set) if "model" in content else None
-    top.close(("tick", "maturity", "correction_horizon", "genuine_sample", "model"))
-    return LearningConfig(tick_us, maturity_us, correction_horizon_us, share, model, _sha256(content))
+    start = _start(top, path) if "start" in content else None
+    top.close(("tick", "maturity", "correction_horizon", "genuine_sample", "start", "model"))
+    hashed = content if start is None else {**content, "start": hashlib.sha256(start).hexdigest()}
+    return LearningConfig(tick_us, maturity_us, correction_horizon_us, share, model, _sha256(hashed), start)
+
+
+def _start(section: Section, path: Path) -> bytes:
+    name = section.text("start", expected="the file of a model, beside learning.toml")
+    try:
+        return (path.parent / name).read_bytes()
+    except OSError as error:
+        section.refuse("start", name, f"the file of a model, beside learning.toml ({error.strerror})")
 
 
 def _model(section: Section, feature_set: FeatureSet) -> ModelConfig:

@@ -231,17 +231,22 @@ class OnlineModel:
 
 
 def restore_model(feature_set: FeatureSet, learning: LearningConfig) -> Callable[[bytes | None], Model]:
-    """How to make the profile's model: anew from None, else from its bytes.
+    """How to make the profile's model: from its bytes; from None as learning.toml has it start.
 
     Raises:
-        ProfileError: learning.toml declares no model.
+        ProfileError: learning.toml declares no model, or starts from one of another profile.
+        StateLayoutError: the model to start from is no model, cut off or altered.
     """
     config = learning.model
     if config is None:
         message = "learning.toml: there is no [model]; expected one where a model is asked for"
         raise ProfileError(message)
 
+    if learning.start is not None:
+        OnlineModel.from_bytes(learning.start, feature_set, config)  # refused at the start, not at the first payment
+
     def restore(artefact: bytes | None) -> Model:
+        artefact = learning.start if artefact is None else artefact
         if artefact is None:
             return OnlineModel(feature_set, config)
         return OnlineModel.from_bytes(artefact, feature_set, config)
