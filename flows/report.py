@@ -32,8 +32,8 @@ def write_report(out_dir: Path, events_dir: Path | None, metrics: dict[str, Any]
         out_dir: Holds decisions.jsonl, dead_letters.jsonl and labelled_outcomes.jsonl; missing ones count as empty.
         events_dir: Holds outcomes.jsonl, .avro or .parquet. Without them the labels of labelled_outcomes.jsonl
             serve; without those too every payment counts as genuine, and the page says so.
-        metrics: `stages`: stage -> {count, mean_us, p50_us, p99_us, ...}; `elapsed_s`: seconds of wall time;
-            everything else is shown by its name.
+        metrics: `stages`: stage -> {count, mean_us, p50_us, p99_us, ...}; `payments_per_s` and `wall_s`
+            for the headline; everything is shown by its name.
         path: The file to write; it appears at once and whole, replacing an earlier one.
         profile: Name of the profile, for the title.
 

@@ -81,7 +81,7 @@ def headline(data: ReportData, metrics: dict[str, object]) -> str:
             f"{curve.average_precision:.3f}" if curve else "—",
             f"{percent(data.scores.scored, data.payments)} of payments scored",
         ),
-        _rate(data, metrics),
+        _rate(metrics),
         Tile("payments came late", whole(data.late), percent(data.late, data.payments)),
         Tile("duplicates answered", whole(data.duplicates), "with the decision already made"),
         Tile("dead letters", whole(dead), f"for {whole(reasons)} reasons" if reasons != 1 else "for one reason"),
@@ -100,11 +100,12 @@ def _span(data: ReportData) -> str:
     return f"over {whole(hours / 24)} days of event time" if hours >= 48 else f"over {hours:.3g} hours of event time"
 
 
-def _rate(data: ReportData, metrics: dict[str, object]) -> Tile:
-    seconds = metrics.get("elapsed_s")
-    if not isinstance(seconds, int | float) or seconds <= 0:
+def _rate(metrics: dict[str, object]) -> Tile:
+    """Of the run that ended the replay: one that was resumed decided only a part of the payments."""
+    rate, seconds = metrics.get("payments_per_s"), metrics.get("wall_s")
+    if not isinstance(rate, int | float) or not isinstance(seconds, int | float):
         return Tile("payments a second", "—", "not measured")
-    return Tile("payments a second", whole(data.payments / seconds), f"in {duration(seconds * 1e6)} of wall time")
+    return Tile("payments a second", whole(rate), f"in {duration(seconds * 1e6)} of wall time")
 
 
 def _caught(data: ReportData) -> int:

@@ -205,8 +205,10 @@ def _flat(prefix: str, value: object) -> list[tuple[str, str]]:
             if prefix or key != "stages"
             for pair in _flat(f"{prefix}.{key}" if prefix else str(key), inner)
         ]
-    if isinstance(value, bool) or value is None or isinstance(value, str):
-        return [(prefix, str(value))]
+    if value is None:
+        return [(prefix, "—")]
+    if isinstance(value, bool):
+        return [(prefix, "yes" if value else "no")]
     if isinstance(value, int):
         return [(prefix, whole(value))]
     if isinstance(value, float):

@@ -10,59 +10,18 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import fastavro
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from flows import report_read
 from flows.report import write_report
 from flows.report_data import ReportData
-from flows.report_labels import Labels, read_labels
+from flows.report_labels import read_labels
 from flows.report_read import read_report_data
 from flows.report_scores import summarise_scores
 from flows.report_time import PERIODS, TIMELINE, rebin
-
-DAY0 = datetime(2026, 3, 2, 10, tzinfo=UTC)  # a Monday
-
-
-def rfc3339(at: datetime) -> str:
-    return at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def decision(number: int, **changes: Any) -> dict[str, Any]:
-    return {
-        "transaction_id": f"t{number}",
-        "event_time": rfc3339(DAY0 + timedelta(hours=number)),
-        "action": "approve",
-        "amount_minor": 1000,
-        "currency": "EUR",
-        "score": None,
-        "reason_codes": [],
-        "rule_hits": [],
-        "shadow_hits": [],
-        "features": {"amount": 10.0, "note": 'quoted " and \\ and {'},
-        "quality": [],
-        "versions": {"policy_id": "p", "model_version": str(number // 4), "model_hash": None},
-        "duplicate": False,
-    } | changes
-
-
-def outcome(number: int, label: str = "fraud", days: float = 7) -> dict[str, Any]:
-    return {
-        "outcome_id": f"o{number}-{label}-{days}",
-        "event_time": rfc3339(DAY0 + timedelta(days=days)),
-        "transaction_id": f"t{number}",
-        "label": label,
-        "source": "chargeback",
-    }
-
-
-def write_lines(path: Path, records: list[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-
+from tests.flows.report_runs import DAY0, HOSTILE, HOSTILE_METRICS, decision, hostile_run, outcome, write_lines
 
 EXAMPLE = [
     decision(
@@ -200,45 +159,6 @@ def test_lines_that_cannot_be_read_are_counted_and_said(tmp_path: Path) -> None:
     assert "Unreadable and left out: 6 lines of the output, 0 outcomes." in (tmp_path / "r.html").read_text()
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "avro", "parquet"])
-def test_the_latest_outcome_by_event_time_is_the_label_in_every_format(tmp_path: Path, suffix: str) -> None:
-    records = [
-        outcome(0, "genuine", days=9),  # stands before the fraud it takes back
-        outcome(0, "fraud", days=5),
-        outcome(1, "fraud", days=5),
-        outcome(1, "genuine", days=4),
-        outcome(2, "genuine", days=3),
-        outcome(3, "fraud", days=6),
-        outcome(3, "genuine", days=7),
-        outcome(3, "fraud", days=8),
-        outcome(4, "unsure", days=8),
-    ]
-    path = tmp_path / f"outcomes.{suffix}"
-    if suffix == "jsonl":
-        path.write_text("\n".join(json.dumps(record) for record in records) + "\nnot json\n")
-    else:
-        rows = [record | {"event_time": datetime.fromisoformat(record["event_time"])} for record in records]
-        if suffix == "parquet":
-            pq.write_table(pa.Table.from_pylist(rows), path)
-        else:
-            schema = json.loads((Path(__file__).parents[2] / "schemas/contracts/outcome.avsc").read_text())
-            schema["fields"] = [field for field in schema["fields"] if field["name"] in rows[0]]
-            for field in schema["fields"]:
-                if field["name"] == "label":
-                    field["type"] = "string"  # one record carries a label the contract does not know
-            with path.open("wb") as file:
-                fastavro.writer(file, schema, rows)
-    labels = read_labels(tmp_path, tmp_path)
-    assert labels == Labels(path.name, frozenset({"t1", "t3"}), unreadable=2 if suffix == "jsonl" else 1)
-
-
-def test_labels_that_the_replay_joined_serve_where_the_outcomes_are_not_at_hand(tmp_path: Path) -> None:
-    write_lines(tmp_path / "labelled_outcomes.jsonl", [outcome(0), outcome(1, "genuine")])
-    assert read_labels(None, tmp_path).fraud == {"t0"}
-    (tmp_path / "events").mkdir()
-    assert read_labels(tmp_path / "events", tmp_path).source == "labelled_outcomes.jsonl"
-
-
 @pytest.mark.parametrize("digits", [1, 2, 17])
 def test_average_precision_is_that_of_scikit_learn_with_ties(digits: int) -> None:
     rng = np.random.default_rng(5)
@@ -298,35 +218,6 @@ class _Audit(HTMLParser):
         self.words.append(data)
 
 
-HOSTILE = '</title><script>alert(1)</script><img src=x onerror="alert(2)">\'&amp;'
-
-
-def hostile_run(directory: Path) -> None:
-    """A run in which every text that comes from outside tries to get out of its place."""
-    changes = {
-        "reason_codes": [HOSTILE, "R" * 200],
-        "rule_hits": [{"rule": HOSTILE, "action": HOSTILE}, {"rule": "r" * 200, "action": "decline"}],
-        "shadow_hits": [{"rule": HOSTILE, "action": "review"}],
-        "quality": [HOSTILE + ":card"],
-        "versions": {"policy_id": HOSTILE, HOSTILE: "v"},
-        "currency": HOSTILE,
-        "action": HOSTILE,
-        "score": 0.5,
-    }
-    write_lines(
-        directory / "decisions.jsonl",
-        [decision(0, **changes), decision(1, **changes | {"action": "review"}), decision(2, score=0.2)],
-    )
-    write_lines(directory / "outcomes.jsonl", [outcome(0)])
-    write_lines(directory / "dead_letters.jsonl", [{"topic": HOSTILE, "reason": HOSTILE, "detail": HOSTILE}])
-
-
-HOSTILE_METRICS: dict[str, Any] = {
-    "stages": {HOSTILE: {"count": 1, "p50_us": 3.0, "p99_us": 9.0, HOSTILE: 1.0}, "cold": {"count": 0, "p50_us": 0.0}},
-    HOSTILE: {HOSTILE: HOSTILE},
-}
-
-
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
     hostile_run(tmp_path)
     path = tmp_path / "report.html"
@@ -343,7 +234,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
 
 def test_the_page_asks_for_nothing_and_forbids_asking(tmp_path: Path, example: ReportData) -> None:
     path = tmp_path / "report.html"
-    write_report(tmp_path, tmp_path, {"elapsed_s": 2.0}, path, profile="cards")
+    write_report(tmp_path, tmp_path, {"payments_per_s": 1234.5, "wall_s": 2.0, "finished": True}, path, profile="cards")
     page = path.read_text()
     audit = _Audit(page)
     assert audit.suspects == []
@@ -357,13 +248,22 @@ def test_the_page_asks_for_nothing_and_forbids_asking(tmp_path: Path, example: R
     assert "6 payments decided from 2 Mar 2026 to 10 Mar 2026: 50.0 % approved" in page
     assert "Known frauds: 3, of which 33.3 % were caught" in page
     assert "Labels are from outcomes.jsonl" in page
+    assert ">1,234</dd>" in page
+    assert "in 2 s of wall time" in page
+    assert ">yes</td>" in page
     assert "Fraud outcomes without a decision here: 1." in page
     assert list(tmp_path.glob("*.partial")) == []
 
 
 def test_equal_runs_give_equal_pages(tmp_path: Path, example: ReportData) -> None:
     for name in ("a", "b"):
-        write_report(tmp_path, tmp_path, {"elapsed_s": 2.0}, tmp_path / name, profile="cards")
+        write_report(
+            tmp_path,
+            tmp_path,
+            {"workers": 2},
+            tmp_path / name,
+            profile="cards",
+        )
     assert example.payments
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
