@@ -71,8 +71,7 @@ nav ul{list-style:none;display:flex;flex-wrap:wrap;gap:4px 18px;padding:0;margin
 nav a{display:inline-block;padding:4px 0}
 :focus-visible{outline:2px solid var(--accent);outline-offset:2px;border-radius:2px}
 section{margin:36px 0}
-.card{background:var(--card);border:1px solid var(--grid);border-radius:10px;padding:20px 22px;margin-top:14px;
-min-width:0}
+.card{background:var(--card);border:1px solid var(--grid);border-radius:10px;padding:20px 22px;margin-top:14px}
 .pair{display:grid;gap:14px;grid-template-columns:minmax(0,1fr);margin-top:14px}
 .pair>.card{margin-top:0}
 .tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(190px,1fr));gap:12px;margin:24px 0 0;padding:0}

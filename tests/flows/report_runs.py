@@ -52,7 +52,7 @@ HOSTILE = '</title><script>alert(1)</script><img src=x onerror="alert(2)">\'&amp
 def hostile_run(directory: Path) -> None:
     """A run in which every text that comes from outside tries to get out of its place."""
     changes = {
-        "reason_codes": [HOSTILE, "R" * 200],
+        "reason_codes": [HOSTILE, "R" * 200, "<s>&amp;</s>"],
         "rule_hits": [{"rule": HOSTILE, "action": HOSTILE}, {"rule": "r" * 200, "action": "decline"}],
         "shadow_hits": [{"rule": HOSTILE, "action": "review"}],
         "quality": [HOSTILE + ":card"],

@@ -230,6 +230,8 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     for where in ("", " · shadow", ":card", "cold"):
         assert HOSTILE[: 40 - len(where) - 1] in text
         assert where in text
+    assert page.count("&lt;s&gt;&amp;amp;&lt;/s&gt;") >= 3  # name, tooltip, table
+    assert "<s>" not in page
 
 
 def test_the_page_asks_for_nothing_and_forbids_asking(tmp_path: Path, example: ReportData) -> None:

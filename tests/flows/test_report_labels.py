@@ -27,6 +27,9 @@ def test_the_latest_outcome_by_event_time_is_the_label_in_every_format(tmp_path:
         outcome(3, "genuine", days=7),
         outcome(3, "fraud", days=8),
         outcome(4, "unsure", days=8),
+        outcome(5, "fraud", days=9),
+        outcome(5, "genuine", days=8),
+        outcome(5, "fraud", days=7),
     ]
     path = tmp_path / f"outcomes.{suffix}"
     if suffix == "jsonl":
@@ -44,7 +47,7 @@ def test_the_latest_outcome_by_event_time_is_the_label_in_every_format(tmp_path:
             with path.open("wb") as file:
                 fastavro.writer(file, schema, rows)
     labels = read_labels(tmp_path, tmp_path)
-    assert labels == Labels(path.name, frozenset({"t1", "t3"}), unreadable=2 if suffix == "jsonl" else 1)
+    assert labels == Labels(path.name, frozenset({"t1", "t3", "t5"}), unreadable=2 if suffix == "jsonl" else 1)
 
 
 def test_labels_that_the_replay_joined_serve_where_the_outcomes_are_not_at_hand(tmp_path: Path) -> None:
