@@ -27,9 +27,9 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-import xxhash
+from xxhash import xxh3_64_intdigest
 
-from operators.expiry import NEVER, ShardClock, check_layout, clock_of, clock_writes, sweep
+from operators.expiry import NEVER, check_layout, clock_of, clock_writes, sweep
 from operators.features import EntitySpec, FeatureSet
 from operators.inflight import InFlight
 from operators.timeline import insert, seconds_since, state_at
@@ -52,6 +52,8 @@ PREFIX: Final = b"r"
 LAYOUT: Final = 1
 
 _HEAD: Final = struct.Struct("<BBBBHHqqq")
+_PLAIN: Final = struct.Struct("<BBBBHHqqqqQ")  # no blocks, no fingerprints, one account
+_PLAIN_HEAD: Final = (LAYOUT, 0, 0, 0, 1)
 _BLOCKS: Final = {"blocked": 1, "unblocked": 0}
 
 
@@ -127,7 +129,7 @@ class _Device:
 
     def meet(self, account_id: str, event_time_us: int) -> None:
         """Note that the account was seen on the device."""
-        account = xxhash.xxh3_64_intdigest(account_id.encode())
+        account = xxh3_64_intdigest(account_id.encode())
         known_us = self.accounts.get(account)
         if known_us is None:
             if len(self.accounts) >= MAX_ACCOUNTS:
@@ -169,11 +171,28 @@ class Reputation:
         if not touches:
             return batch
         clock = clock_of(store, PREFIX)
-        devices = self._load(store, touches)
+        keys = list({key: None for _, key, _ in touches})
+        records = dict(zip(keys, store.get_many(keys), strict=True))
+        devices: dict[bytes, _Device] = {}
         for item, key, event in touches:
-            device = devices[key]
             event_time_us = event.event_time_us
-            self._age(device, clock, event_time_us)
+            if event_time_us >= clock.next_us:
+                clock.observe(event_time_us)
+            horizon_us = clock.us - self._keep_us
+            device = devices.get(key)
+            if device is None:
+                record = records[key]
+                if (
+                    record is not None
+                    and isinstance(event, Transaction)
+                    and self._nothing_new(item, record, horizon_us)
+                ):
+                    continue
+                if record is not None:
+                    check_layout(store, record, LAYOUT)
+                devices[key] = device = _Device(record)
+            if device.expired(horizon_us):
+                device.clear()
             device.hear(event_time_us)
             if isinstance(event, Transaction):
                 device.meet(event.account_id, event_time_us)
@@ -194,22 +213,34 @@ class Reputation:
         horizon_us = clock.us - self._keep_us
         sweep(store, PREFIX, clock, self._keep_us // 16, lambda record: _Device(record).expired(horizon_us))
 
-    def _load(
-        self, store: StepStore, touches: list[tuple[InFlight, bytes, Transaction | DeviceEvent]]
-    ) -> dict[bytes, _Device]:
-        keys = list({key: None for _, key, _ in touches})
-        devices: dict[bytes, _Device] = {}
-        for key, record in zip(keys, store.get_many(keys), strict=True):
-            if record is not None:
-                check_layout(store, record, LAYOUT)
-            devices[key] = _Device(record)
-        return devices
+    def _nothing_new(self, item: InFlight, record: bytes, horizon_us: int) -> bool:
+        """Answer the common payment from the bytes: one known account on a device nothing was ever reported of.
 
-    def _age(self, device: _Device, clock: ShardClock, event_time_us: int) -> None:
-        if event_time_us >= clock.next_us:
-            clock.observe(event_time_us)
-        if device.expired(clock.us - self._keep_us):
-            device.clear()
+        False when that is not so; then nothing has been written to `item`.
+        """
+        if len(record) != _PLAIN.size:
+            return False
+        head = _PLAIN.unpack(record)
+        event = item.event
+        if head[:5] != _PLAIN_HEAD or not isinstance(event, Transaction):
+            return False
+        _, _, _, _, _, heard_day, first_us, rooted_us, emulator_us, account_us, account = head
+        event_time_us = event.event_time_us
+        day = event_time_us // DAY_US
+        if (
+            day > heard_day
+            or event_time_us < account_us
+            or (heard_day + 1) * DAY_US < horizon_us
+            or rooted_us != FOREVER
+            or emulator_us != FOREVER
+            or account != xxh3_64_intdigest(event.account_id.encode())
+        ):
+            return False
+        values = item.values
+        values[self._blocked] = values[self._rooted] = values[self._emulator] = False
+        values[self._accounts] = 1.0
+        values[self._since_first] = (event_time_us - first_us) / 1e6
+        return True
 
     def _tell(self, item: InFlight, device: _Device, event_time_us: int) -> None:
         """Write what holds at the payment's time."""

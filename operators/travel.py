@@ -48,6 +48,8 @@ SHORTEST_KEEP_US: Final = 30 * 86_400_000_000
 WHEREABOUTS: Final = frozenset({"seen", "login"})
 """Device events that say where the device is."""
 
+US_PER_HOUR: Final = 3.6e9
+
 PREFIX: Final = b"t"
 LAYOUT: Final = 1
 
@@ -56,10 +58,13 @@ _REMOTE_PREFIX: Final = b"tr"
 _HEAD: Final = bytes((LAYOUT,))
 _FIX: Final = struct.Struct("<qiiI")
 _SIZE: Final = _FIX.size
-_FULL: Final = len(_HEAD) + MAX_FIXES * _SIZE
+_FIRST: Final = len(_HEAD)
+_FULL: Final = _FIRST + MAX_FIXES * _SIZE
 _TIME: Final = struct.Struct("<q")
 _UNIT: Final = 1e-7 * pi / 180.0
-_LARGEST_RADIUS_M: Final = 20_100_000  # half the circumference: anywhere
+_DIAMETER_KM: Final = 2 * EARTH_RADIUS_KM
+_ANYWHERE_KM: Final = 20_100.0  # above half the circumference
+_ANYWHERE_M: Final = 20_100_000
 
 
 def great_circle_km(latitude_a: float, longitude_a: float, latitude_b: float, longitude_b: float) -> float:
@@ -79,7 +84,7 @@ def certain_distance_km(a: Fix, b: Fix) -> float:
 
 def implied_speed_kmh(distance_km: float, elapsed_us: int) -> float | None:
     """Speed needed to cover `distance_km` in `elapsed_us`; None when no time passed (undefined, not infinite)."""
-    return distance_km * 3.6e9 / elapsed_us if elapsed_us else None
+    return distance_km * US_PER_HOUR / elapsed_us if elapsed_us else None
 
 
 class Travel:
@@ -101,10 +106,10 @@ class Travel:
             keys = list({touch[1]: None for touch in touches})
             records = dict(zip(keys, store.get_many(keys), strict=True))
             for record in records.values():
-                if record is not None:
+                if record is not None and record[0] != LAYOUT:
                     check_layout(store, record, LAYOUT)
-            for item, key, event_time_us, clock_us in touches:
-                records[key] = self._touch(item, records[key], event_time_us, clock_us - self._keep_us)
+            for item, key, fix, event_time_us, clock_us in touches:
+                records[key] = self._touch(item, fix, records[key], event_time_us, clock_us - self._keep_us)
             store.put_many([*records.items(), *clock_writes(clock, PREFIX)])
         elif clock.changed:
             store.put_many(clock_writes(clock, PREFIX))
@@ -116,8 +121,8 @@ class Travel:
         horizon_us = clock.us - self._keep_us
         sweep(store, PREFIX, clock, self._keep_us // 16, lambda record: _newest_us(record) < horizon_us)
 
-    def _touches(self, batch: list[InFlight], clock: ShardClock) -> list[tuple[InFlight, bytes, int, int]]:
-        """(item, record key, event time, shard clock) of what has a place, in order; moves the clock."""
+    def _touches(self, batch: list[InFlight], clock: ShardClock) -> list[tuple[InFlight, bytes, Fix, int, int]]:
+        """(item, record key, fix, event time, shard clock) of what has a place, in order; moves the clock."""
         index = self._index
         touches = []
         for item in batch:
@@ -133,30 +138,43 @@ class Travel:
             event_time_us = event.event_time_us
             if event_time_us >= clock.next_us:
                 clock.observe(event_time_us)
-            if item.fix is not None:
-                touches.append((item, prefix + key, event_time_us, clock.us))
+            fix = item.fix
+            if fix is not None:
+                touches.append((item, prefix + key, fix, event_time_us, clock.us))
         return touches
 
-    def _touch(self, item: InFlight, record: bytes | None, event_time_us: int, horizon_us: int) -> bytes:
+    def _touch(self, item: InFlight, fix: Fix, record: bytes | None, event_time_us: int, horizon_us: int) -> bytes:
         """Measure `item` against its track and return the track with it."""
-        fix = item.fix
-        if fix is None:
-            raise AssertionError
         latitude, longitude = round(fix.latitude * 1e7), round(fix.longitude * 1e7)
-        radius_m = min(round(fix.radius_km * 1e3), _LARGEST_RADIUS_M)
+        radius_m = round(fix.radius_km * 1e3) if fix.radius_km < _ANYWHERE_KM else _ANYWHERE_M
         packed = _FIX.pack(event_time_us, latitude, longitude, radius_m)
-        if record is None or len(record) == len(_HEAD) or _newest_us(record) < horizon_us:
+        if record is None:
             return _HEAD + packed
-        end = len(record)
-        place = end  # byte offset behind the previous fix
-        newest_us = previous_us = _newest_us(record)
-        while previous_us > event_time_us:
+        end = place = len(record)  # place: byte offset behind the previous fix
+        previous = _FIX.unpack_from(record, end - _SIZE)
+        newest_us = previous[0]
+        if newest_us < horizon_us:  # expired, whether a sweep has found it or not
+            return _HEAD + packed
+        while previous[0] > event_time_us:
             place -= _SIZE
-            if place == len(_HEAD):
+            if place == _FIRST:
                 break
-            (previous_us,) = _TIME.unpack_from(record, place - _SIZE)
-        if place > len(_HEAD) and item.values:
-            self._measure(item, record, place - _SIZE, (event_time_us, latitude, longitude, radius_m))
+            previous = _FIX.unpack_from(record, place - _SIZE)
+        values = item.values
+        if values and place > _FIRST:
+            previous_us, previous_latitude, previous_longitude, previous_radius_m = previous
+            distance_km = 0.0
+            if latitude != previous_latitude or longitude != previous_longitude:
+                arc = _arc_km(
+                    previous_latitude * _UNIT, previous_longitude * _UNIT, latitude * _UNIT, longitude * _UNIT
+                )
+                slack_km = (radius_m + previous_radius_m) / 1e3
+                distance_km = arc - slack_km if arc > slack_km else 0.0
+            elapsed_us = event_time_us - previous_us
+            values[self._distance] = distance_km
+            values[self._seconds] = elapsed_us / 1e6
+            if elapsed_us:
+                values[self._speed] = distance_km * US_PER_HOUR / elapsed_us
         if place == end:
             record += packed
             newest_us = event_time_us
@@ -164,40 +182,26 @@ class Travel:
             record = record[:place] + packed + record[place:]
         return _trimmed(record, newest_us - self._lateness_us)
 
-    def _measure(self, item: InFlight, record: bytes, place: int, here: tuple[int, int, int, int]) -> None:
-        event_time_us, latitude, longitude, radius_m = here
-        previous_us, previous_latitude, previous_longitude, previous_radius_m = _FIX.unpack_from(record, place)
-        distance_km = 0.0
-        if latitude != previous_latitude or longitude != previous_longitude:
-            arc = _arc_km(previous_latitude * _UNIT, previous_longitude * _UNIT, latitude * _UNIT, longitude * _UNIT)
-            distance_km = max(0.0, arc - (radius_m + previous_radius_m) / 1e3)
-        elapsed_us = event_time_us - previous_us
-        values = item.values
-        values[self._distance] = distance_km
-        values[self._seconds] = elapsed_us / 1e6
-        if elapsed_us:
-            values[self._speed] = distance_km * 3.6e9 / elapsed_us
-
 
 def _trimmed(record: bytes, horizon_us: int) -> bytes:
-    """`record` without what no event after `horizon_us` can have as its previous fix, and with MAX_FIXES at most."""
-    start = max(0, len(record) - _FULL)
-    second = len(_HEAD) + start + _SIZE
-    while second < len(record) and _TIME.unpack_from(record, second)[0] < horizon_us:
+    """`record` without what no event at or after `horizon_us` can have as its previous fix, MAX_FIXES at most."""
+    end = len(record)
+    first = _FIRST if end <= _FULL else end - _FULL + _FIRST
+    second = first + _SIZE
+    while second < end and _TIME.unpack_from(record, second)[0] < horizon_us:
         second += _SIZE
-    start = second - _SIZE
-    return record if start == len(_HEAD) else _HEAD + record[start:]
+    return record if second == _FIRST + _SIZE else _HEAD + record[second - _SIZE :]
 
 
 def _newest_us(record: bytes) -> int:
-    """Event time of the last fix; of the clock's own record, which is no track, something that means nothing."""
     newest_us: int = _TIME.unpack_from(record, len(record) - _SIZE)[0]
     return newest_us
 
 
 def _arc_km(latitude_a: float, longitude_a: float, latitude_b: float, longitude_b: float) -> float:
-    """Haversine of radians; the minimum keeps rounding from leaving the domain of asin at antipodes."""
-    north = sin((latitude_b - latitude_a) / 2)
-    east = sin((longitude_b - longitude_a) / 2)
+    """Haversine of radians."""
+    north = sin((latitude_b - latitude_a) * 0.5)
+    east = sin((longitude_b - longitude_a) * 0.5)
     square = north * north + cos(latitude_a) * cos(latitude_b) * east * east
-    return 2 * EARTH_RADIUS_KM * asin(min(1.0, sqrt(square)))
+    # Rounding can leave the domain of asin between antipodes.
+    return _DIAMETER_KM * asin(sqrt(square)) if square < 1.0 else _DIAMETER_KM * (pi / 2)
