@@ -113,8 +113,8 @@ class RocksStepStore:
                 touched.update(fresh)
             self._pending.update(items)
             self._records.young.update(items)  # not a dict fetched earlier: the generations may have moved on since
-            size = sum([len(value) for _, value in items if value])
-            self._cache.charge(size + len(items) * (ENTRY_OVERHEAD + len(items[0][0])))
+            size = sum([len(key) + len(value) if value else len(key) for key, value in items])
+            self._cache.charge(size + len(items) * ENTRY_OVERHEAD)
             self._owner.wait(self, len(items), size)
 
     def scan(self, start: bytes, stop: bytes | None, limit: int) -> list[tuple[bytes, bytes]]:
@@ -199,29 +199,31 @@ class RocksStepStore:
         pending = self._pending  # before RocksDB is read: what leaves here is there
         old = records.old
         places: list[int] = []
+        size = 0
         for place, value in enumerate(values):
             if value is not None:
                 continue
             key = keys[place]
-            if key in young:  # known to be absent
-                continue
-            found = old.get(key, _UNKNOWN)
+            found = young.get(key, _UNKNOWN)  # None: known to be absent; a value: the key is in `keys` twice
             if found is _UNKNOWN:
-                found = pending.get(key, _UNKNOWN)
-            if found is _UNKNOWN:
-                places.append(place)
-            else:
-                values[place] = young[key] = found
-        if not places:
-            return
-        missing = [keys[place] for place in places]
-        read: list[bytes | None] = self._family.get(missing)
-        size = 0
-        for place, value in zip(places, read, strict=True):
-            values[place] = value
-            size += len(value) if value else 0
-        self._records.young.update(zip(missing, read, strict=True))
-        self._cache.charge(size + len(missing) * (ENTRY_OVERHEAD + len(missing[0])))
+                found = old.get(key, _UNKNOWN)
+                if found is _UNKNOWN:
+                    found = pending.get(key, _UNKNOWN)
+                if found is _UNKNOWN:
+                    places.append(place)
+                    continue
+                young[key] = found
+                size += ENTRY_OVERHEAD + len(key) + (len(found) if found else 0)
+            values[place] = found
+        if places:
+            missing = [keys[place] for place in places]
+            read: list[bytes | None] = self._family.get(missing)
+            for place, value in zip(places, read, strict=True):
+                values[place] = value
+                size += ENTRY_OVERHEAD + len(keys[place]) + (len(value) if value else 0)
+            self._records.young.update(zip(missing, read, strict=True))
+        if size:
+            self._cache.charge(size)
 
 
 class _Closed:

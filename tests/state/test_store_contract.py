@@ -15,15 +15,15 @@ Open = Callable[[int | None], StepStore]
 
 
 @pytest.fixture(params=["dict", "rocks", "rocks without cache", "rocks writing through"])
-def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
+def open_store(request: pytest.FixtureRequest, state_directory: Path) -> Iterator[Open]:
     if request.param == "dict":
-        home: DictHome | StateHome = DictHome(tmp_path, versions_kept=KEPT)
+        home: DictHome | StateHome = DictHome(state_directory, versions_kept=KEPT)
     elif request.param == "rocks":
-        home = StateHome(tmp_path, StateOptions(versions_kept=KEPT))
+        home = StateHome(state_directory, StateOptions(versions_kept=KEPT))
     elif request.param == "rocks without cache":
-        home = StateHome(tmp_path, StateOptions(versions_kept=KEPT, record_cache_bytes=0))
+        home = StateHome(state_directory, StateOptions(versions_kept=KEPT, record_cache_bytes=0))
     else:
-        home = StateHome(tmp_path, StateOptions(versions_kept=KEPT, batch_records=1))
+        home = StateHome(state_directory, StateOptions(versions_kept=KEPT, batch_records=1))
     with home:
         yield lambda version: home.open("s00", "card", version)
 
