@@ -175,8 +175,8 @@ class OnlineModel:
         """What each term adds to the payments learned, on average, with the weights as they are now; (terms,)."""
         if self._means is None:
             terms = self.terms
-            sums: Floats = np.bincount(terms.owner, self._learner.mirror * self._met, len(terms.names))
-            self._means = sums / (self.weight or 1.0)
+            sums = np.bincount(terms.owner, self._learner.mirror * self._met, len(terms.names))
+            self._means = np.divide(sums, self.weight or 1.0, dtype=np.float64)
         return self._means
 
     def to_bytes(self) -> bytes:

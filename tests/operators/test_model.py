@@ -230,6 +230,7 @@ def test_on_average_over_all_labels_no_term_contributes(small: tuple[FeatureSet,
     weights = [1.0 if fraud else 5.0 for _, fraud in labels]
     for (values, fraud), weight in zip(labels, weights, strict=True):
         model.learn_one(values, fraud, weight)
+        model.contributions(values, 1)  # told now and then, and not of the past the next time
     totals = dict.fromkeys(model.terms.names, 0.0)
     sizes = dict.fromkeys(model.terms.names, 0.0)
     told = model.contributions_many([values for values, _ in labels], 100)
@@ -292,6 +293,19 @@ def test_different_values_of_a_boolean_and_of_a_category_have_different_weights(
     assert len({cells("device.rooted", value) for value in (None, False, True)}) == 3
     assert len({cells("channel", value) for value in (None, "atm", "ecommerce", "wallet")}) == 4
     assert len({cells("hour", float(value)) for value in range(24)}) == 24
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, 1e300, 2.0**31, -(2.0**31)])
+def test_a_number_too_large_for_a_category_counts_as_absent(
+    small: tuple[FeatureSet, LearningConfig], value: float
+) -> None:
+    model = new_model(*small)
+    absent, beyond = small[0].new_values(), small[0].new_values()
+    beyond[small[0].slots["hour"]] = value
+
+    assert model.terms.spread(model.terms.rows([beyond])[0])[0].tolist() == (
+        model.terms.spread(model.terms.rows([absent])[0])[0].tolist()
+    )
 
 
 def test_a_ratio_is_absent_without_a_positive_denominator(small: tuple[FeatureSet, LearningConfig]) -> None:
