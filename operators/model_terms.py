@@ -39,8 +39,8 @@ _LAYOUT: Final = "int32[:,::1], int32[::1], int32[::1], int32[:,::1], int32[::1]
 _NUMBER: Final = 0
 _SLOTS: Final = 1
 _WHOLE: Final = 2.0**31
-"""Numbers taken for categories end here and count as absent beyond: what machine code makes a whole number of infinity is
-undefined, and was met as a cell below 0."""
+"""Numbers taken for categories end here and count as absent beyond: what machine code makes of infinity as a whole number
+is undefined, and was met as a cell below 0."""
 
 
 class Terms:
@@ -175,9 +175,7 @@ def lay_out(
             value = value / divisor if divisor > 0.0 else math.nan
         for side in range(2):
             above[side, at] = 0.0
-            if math.isnan(value):
-                lower[side, at] = MISSING
-            elif kind[at] == _SLOTS and not abs(value) < _WHOLE:
+            if math.isnan(value) or (kind[at] == _SLOTS and abs(value) >= _WHOLE):
                 lower[side, at] = MISSING
             elif kind[at] == _SLOTS:
                 lower[side, at] = 1 + int(value) % slots[at]

@@ -367,13 +367,13 @@ def test_a_senseless_weight_is_refused(small: tuple[FeatureSet, LearningConfig],
 def test_a_restored_model_goes_on_like_the_uninterrupted_one(small: tuple[FeatureSet, LearningConfig]) -> None:
     labels = examples(small[0], 900, seed=1)
     unseen = [values for values, _ in examples(small[0], 200, seed=2)]
-    uninterrupted = teach(new_model(*small), labels)
+    uninterrupted = teach(new_model(*small), labels, 1 / 0.3)
     restore = restore_model(*small)
     model = restore(None)
     for at, (values, fraud) in enumerate(labels):
         if at % 100 == 30:
             model = restore(model.to_bytes())
-        model.learn_one(values, fraud, 1.0)
+        model.learn_one(values, fraud, 1 / 0.3)
 
     assert model.to_bytes() == uninterrupted.to_bytes()
     assert model.score_many(unseen) == uninterrupted.score_many(unseen)
