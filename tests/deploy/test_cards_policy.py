@@ -97,6 +97,25 @@ CASES: dict[str, tuple[Known, Known]] = {
         },
         {"account.seconds_since_first_seen": 3 * DAY},
     ),
+    "new-device-unauthenticated": (
+        {
+            "channel": "ecommerce",
+            "amount": 151.0,
+            "three_ds_result": "frictionless",
+            "account_device.seconds_since_first_seen": 0.0,
+            "account.seconds_since_first_seen": 90 * DAY,
+        },
+        {"three_ds_result": "authenticated"},
+    ),
+    "device-of-others": (
+        {
+            "device.accounts": 3.0,
+            "amount": 51.0,
+            "account_device.seconds_since_first_seen": 0.0,
+            "account.seconds_since_first_seen": 90 * DAY,
+        },
+        {"device.accounts": 2.0},
+    ),
     "many-devices-on-account": ({"account.distinct_device_id_24h": 5.0}, {"account.distinct_device_id_24h": 4.0}),
     "accounts-on-ip": ({"ip.distinct_account_id_24h": 25.0}, {"ip.distinct_account_id_24h": 24.0}),
     "cards-on-ip": ({"ip.distinct_card_id_1h": 12.0}, {"ip.distinct_card_id_1h": 11.0}),
@@ -130,10 +149,10 @@ CASES: dict[str, tuple[Known, Known]] = {
         {"channel": "ecommerce", "account.seconds_since_address_changed": DAY, "amount": 801.0},
         {"channel": "card_present"},
     ),
-    "login-failures": ({"device.login_failed_count_10m": 5.0}, {"device.login_failed_count_10m": 4.0}),
+    "login-failures": ({"device.login_failed_count_10m": 4.0}, {"device.login_failed_count_10m": 3.0}),
     "login-failures-account": ({"account.login_failed_count_1h": 10.0}, {"account.login_failed_count_1h": 9.0}),
     "mfa-failed": (
-        {"account.mfa": "failed", "account.seconds_since_mfa": 60.0, "amount": 101.0},
+        {"account.mfa_failed_count_1h": 1.0, "account.mfa": "failed", "amount": 101.0},
         {"account.mfa": "passed"},
     ),
     "mfa-failed-often": ({"account.mfa_failed_count_1h": 4.0}, {"account.mfa_failed_count_1h": 3.0}),
@@ -214,24 +233,35 @@ CASES: dict[str, tuple[Known, Known]] = {
         {"entry_mode": "magstripe", "channel": "card_present", "amount": 151.0},
         {"entry_mode": "chip"},
     ),
-    "three-ds-failed": ({"three_ds_result": "failed", "amount": 31.0}, {"three_ds_result": "authenticated"}),
+    "three-ds-failed": (
+        {"channel": "ecommerce", "three_ds_result": "failed", "amount": 101.0},
+        {"three_ds_result": "authenticated"},
+    ),
     "three-ds-missing": (
         {"channel": "ecommerce", "payment_type": "purchase", "amount": 501.0},
         {"three_ds_result": "attempted"},
     ),
     "merchant-fraud-rate": (
-        {"merchant.fraud_count_7d": 3.0, "merchant.fraud_rate_7d": 0.09},
-        {"merchant.fraud_count_7d": 2.0},
+        {"merchant.fraud_count_7d": 5.0, "merchant.fraud_rate_7d": 0.15, "amount": 51.0},
+        {"merchant.fraud_rate_7d": 0.02},
     ),
     "terminal-fraud-rate": (
-        {"terminal.fraud_count_7d": 3.0, "terminal.fraud_rate_7d": 0.09},
+        {"channel": "card_present", "terminal.fraud_count_7d": 3.0, "terminal.fraud_rate_7d": 0.11},
         {"terminal.fraud_rate_7d": 0.05},
     ),
     "terminal-compromised": (
-        {"terminal.fraud_count_7d": 20.0, "terminal.fraud_rate_7d": 0.5},
-        {"terminal.fraud_rate_7d": 0.3},
+        {"channel": "atm", "terminal.fraud_count_7d": 20.0, "terminal.fraud_rate_7d": 0.5},
+        {"channel": "ecommerce"},
     ),
-    "card-fraud-history": ({"card.fraud_count_30d": 1.0}, {"card.fraud_count_30d": 0.0}),
+    "card-fraud-history": (
+        {
+            "card.fraud_count_30d": 1.0,
+            "amount": 30.0,
+            "account_device.seconds_since_first_seen": HOUR,
+            "account.seconds_since_first_seen": 90 * DAY,
+        },
+        {"account_device.seconds_since_first_seen": 90 * DAY},
+    ),
     "refund-without-purchase": (
         {
             "payment_type": "refund",
