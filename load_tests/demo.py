@@ -146,7 +146,7 @@ def _reason_table(summary: Summary, most: int = 12) -> Table:
     table.add_column("reason")
     table.add_column("fraud", justify="right")
     table.add_column("genuine", justify="right")
-    ranked = sorted(summary.reasons.items(), key=lambda item: (-item[1][1], item[1][0], item[0]))
+    ranked = sorted(summary.reasons.items(), key=lambda item: (-sum(item[1]), item[0]))
     for reason, (genuine, fraud) in ranked[:most]:
         table.add_row(reason, f"{fraud:,}", f"{genuine:,}")
     if len(ranked) > most:

@@ -99,8 +99,8 @@ class Summary:
         auc: Area under the ROC curve of the scores, None without both kinds.
         average_precision: As `average_precision` gives it, None without frauds.
         dead_letters: By (stream, reason).
-        example: A decision in full: the first fraud of impossible travel that was stopped for that reason, else any
-            payment stopped for it, else None.
+        example: A decision in full: the first fraud of impossible travel that was stopped for that reason and has a
+            score; else one without a score, else any payment stopped for it, else None.
     """
 
     patterns: dict[str, Caught]
@@ -153,7 +153,7 @@ def summarise(truth: Path, run: Path) -> Summary:
     labels: list[bool] = []
     retries = 0
     example: bytes | None = None
-    certain = False
+    rank = 0
     decoder = msgspec.json.Decoder(_Decision)
     with (run / "decisions.jsonl").open("rb", buffering=1 << 20) as lines:
         for line in lines:
@@ -173,9 +173,10 @@ def summarise(truth: Path, run: Path) -> Summary:
                 continue
             for reason in decision.reason_codes:
                 reasons[reason][known.fraud] += 1
-            if not certain and "IMPOSSIBLE_TRAVEL" in decision.reason_codes:
-                certain = known.pattern == "impossible_travel"
-                example = line if certain or example is None else example
+            if rank < 4 and "IMPOSSIBLE_TRAVEL" in decision.reason_codes:
+                worth = 1 + 2 * (known.pattern == "impossible_travel") + (decision.score is not None)
+                if worth > rank:
+                    rank, example = worth, line
     flags = np.array(labels, dtype=np.bool_)
     values = np.array(scores)
     return Summary(

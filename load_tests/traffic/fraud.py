@@ -73,7 +73,7 @@ def card_testing(scene: Scene, budget: int) -> None:
     rng, world = scene.rng, scene.world
     episode = scene.fresh.episode()
     cards = min(scene.between(20, 70), max(12, budget * 4 // 5))
-    merchant = scene.online_merchant(_CHEAP)
+    merchant = scene.online_merchant(_CHEAP, skew=1.0)
     device = scene.fresh.device() if rng.random() < 0.7 else -1
     addresses = [scene.address() for _ in range(scene.between(1, 4))]
     time_us = scene.moment(0.02, 0.95)
@@ -153,11 +153,11 @@ def impossible_travel(scene: Scene, budget: int) -> None:
     )
     if not len(candidates):
         return
-    while True:
+    for _ in range(200):
         anchor = genuine[int(rng.choice(candidates))]
         who = int(anchor["account"])
         home = int(customers.city[who])
-        if int(anchor["country"]) == int(cities.country[home]):
+        if int(anchor["country"]) == int(cities.country[home]) and scene.rob(who):
             break
     city = far_city(cities, home, 2500.0, rng)
     currency = int(cities.currency_of_country[cities.country[city]])
@@ -211,6 +211,8 @@ def merchant_compromise(scene: Scene, budget: int) -> None:
         if spent >= min(budget, 60):
             break
         who = card // 2
+        if not scene.rob(who):
+            continue
         seems = scene.disguise(int(world.customers.city[who]))
         time_us = until_us + int(rng.uniform(0.5, 14) * DAY_US)
         for _ in range(scene.between(1, 4)):

@@ -12,6 +12,8 @@ from load_tests.traffic.layout import (
     CUSTOMER,
     DAY_US,
     OUTCOME,
+    REFUND,
+    REVERSAL,
     SCHEME_REPORT,
     TRANSFER,
     Rng,
@@ -22,6 +24,9 @@ from load_tests.traffic.layout import (
 )
 
 NEVER_REPORTED: Final = 0.05
+REPLACEMENT: Final = 200_000_000
+"""Number of the card that replaces card c: c plus this."""
+
 _MEDIAN_DAYS: Final = 6.0
 _SPREAD: Final = 0.7  # of the logarithm
 
@@ -63,3 +68,25 @@ def make_outcomes(payments: Rows, rng: Rng) -> Rows:
     second["label"], second["source"] = 0, ANALYST
     second["time_us"] += (rng.uniform(6, 12, len(disputed)) * DAY_US).astype(np.int64)
     return by_time(stack(OUTCOME, [reported, confirmed, first, second]))
+
+
+def replace_cards(payments: Rows, outcomes: Rows) -> Rows:
+    """Give everybody whose card was abused a new one once that is known: later payments carry the new card.
+
+    Without it, honest payments of an abused card would go on for weeks, which no issuer lets happen. Refunds and
+    reversals still go to the old card.
+    """
+    reports = outcomes[outcomes["pattern"] > 0]
+    cards = payments["card"][reports["payment"]]
+    known_us = dict(zip(cards[::-1].tolist(), reports["time_us"][::-1].tolist(), strict=True))  # the earliest stays
+    known_us.pop(-1, None)
+    reported = np.array(sorted(known_us), dtype=np.int64)
+    if not len(reported):
+        return payments
+    since_us = np.array([known_us[card] for card in reported.tolist()])
+    place = np.minimum(np.searchsorted(reported, payments["card"]), len(reported) - 1)
+    own = (payments["pattern"] == 0) & ~np.isin(payments["payment_type"], (REFUND, REVERSAL))
+    renewed = own & (reported[place] == payments["card"]) & (payments["time_us"] > since_us[place])
+    payments = payments.copy()
+    payments["card"][renewed] += REPLACEMENT
+    return payments

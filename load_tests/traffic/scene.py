@@ -40,6 +40,7 @@ class Scene:
         devices: Device events so far.
         identities: Identity events so far.
         frauds: Fraudulent payments so far.
+        robbed: Customers who have been a victim.
     """
 
     world: World
@@ -50,6 +51,7 @@ class Scene:
     devices: list[Row] = field(default_factory=list)
     identities: list[Row] = field(default_factory=list)
     frauds: int = 0
+    robbed: set[int] = field(default_factory=set)
 
     def pay(self, euro: float, currency: int, pattern: int, episode: int, **columns: float) -> None:
         """Add a payment worth about `euro` euros, unless it falls behind the end."""
@@ -104,20 +106,30 @@ class Scene:
         return _BENCHMARK_NET + int(self.rng.integers(1, 131_000))
 
     def victim(self) -> int:
-        """A customer, the active ones more often, who holds an account throughout."""
-        customers = self.world.customers
-        while True:
-            who = int(self.rng.integers(0, len(customers)))
-            held = customers.opened_us[who] < self.world.params.start_us
-            if held and customers.closed_us[who] > self.world.params.end_us:
-                return who
+        """A customer who holds an account throughout and has not been robbed yet, as long as there is one to be found.
 
-    def online_merchant(self, names: tuple[str, ...]) -> Row:
-        """Columns of an online merchant of one of the named categories."""
+        Robbed once: a card is replaced when its fraud is known, and who copied the old one could not go on using it.
+        """
+        customers, params = self.world.customers, self.world.params
+        throughout = np.flatnonzero((customers.opened_us < params.start_us) & (customers.closed_us > params.end_us))
+        for _ in range(200):
+            who = int(throughout[self.between(0, len(throughout))])
+            if self.rob(who):
+                break
+        return who
+
+    def rob(self, who: int) -> bool:
+        """Whether this is the customer's first time; from now on it is not."""
+        first = who not in self.robbed
+        self.robbed.add(who)
+        return first
+
+    def online_merchant(self, names: tuple[str, ...], skew: float = 2.2) -> Row:
+        """Columns of an online merchant of one of the named categories: the popular ones more often, with a `skew`."""
         known = [index for index, category in enumerate(ONLINE) if category.name in names]
         kind = int(self.rng.choice(known))
         merchants = self.world.merchants
-        merchant = int(merchants.online_start[kind] + self.rng.integers(0, merchants.online_count[kind]))
+        merchant = int(merchants.online_start[kind] + merchants.online_count[kind] * self.rng.random() ** skew)
         return {
             "merchant": merchant,
             "terminal": merchant * TERMINALS_PER_MERCHANT,

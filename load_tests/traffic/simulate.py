@@ -20,7 +20,7 @@ from load_tests.traffic.layout import (
     stack,
 )
 from load_tests.traffic.movement import make_trips
-from load_tests.traffic.outcomes import make_outcomes
+from load_tests.traffic.outcomes import make_outcomes, replace_cards
 from load_tests.traffic.population import make_customers, make_merchants
 from load_tests.traffic.sessions import make_device_events, make_identity_events
 
@@ -69,12 +69,13 @@ def simulate(params: Params) -> Traffic:
     own = payments[(payments["pattern"] == 0) & (payments["account"] < len(world.customers))]
     devices = make_device_events(world, own, params.rng("devices"))
     identities = make_identity_events(world, own, params.rng("identities"))
+    outcomes = make_outcomes(payments, params.rng("outcomes"))
     return Traffic(
         world=world,
-        payments=payments,
+        payments=replace_cards(payments, outcomes),
         device_events=by_time(stack(DEVICE_EVENT, [devices, fraud_devices])),
         identity_events=by_time(stack(IDENTITY_EVENT, [identities, fraud_identities])),
-        outcomes=make_outcomes(payments, params.rng("outcomes")),
+        outcomes=outcomes,
     )
 
 

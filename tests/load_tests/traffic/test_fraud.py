@@ -28,7 +28,7 @@ from load_tests.traffic.layout import (
     Params,
     Rows,
 )
-from load_tests.traffic.outcomes import NEVER_REPORTED
+from load_tests.traffic.outcomes import NEVER_REPORTED, REPLACEMENT
 from load_tests.traffic.simulate import Traffic, simulate
 
 PARAMS = Params(payments=60_000, days=60, seed=11)
@@ -174,3 +174,17 @@ def test_some_genuine_payments_are_charged_back_first_and_cleared_later(traffic:
     for row in wrong:
         later = outcomes[(outcomes["payment"] == row["payment"]) & (outcomes["label"] == 0)]
         assert later["time_us"] > row["time_us"]
+
+
+def test_an_abused_card_is_replaced_once_its_fraud_is_known(traffic: Traffic) -> None:
+    payments, outcomes = traffic.payments, traffic.outcomes
+    frauds = outcomes[(outcomes["pattern"] > 0) & (payments["card"][outcomes["payment"]] >= 0)]
+    renewed = 0
+    for card in np.unique(payments["card"][frauds["payment"]]):
+        known_us = frauds["time_us"][payments["card"][frauds["payment"]] == card].min()
+        genuine = payments[(payments["pattern"] == 0) & (payments["payment_type"] == 0)]
+        assert not ((genuine["card"] == card) & (genuine["time_us"] > known_us)).any()
+        new = genuine[genuine["card"] == card + REPLACEMENT]
+        assert (new["time_us"] > known_us).all()
+        renewed += len(new) > 0
+    assert renewed > 20
