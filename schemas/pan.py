@@ -68,6 +68,11 @@ _LENGTHS: Final = _lengths_by_prefix()
 _SINGLE: Final = {str(digit): digit for digit in range(10)}
 _DOUBLED: Final = {str(digit): digit * 2 - (9 if digit > 4 else 0) for digit in range(10)}
 
+# Digits become 0, separators vanish: twelve zeros in a row are what a card number of any writing leaves behind.
+_DIGITS_TO_ZERO: Final = bytes(0x30 if 0x30 <= byte <= 0x39 else 0x78 for byte in range(256))
+_SEPARATOR_BYTES: Final = b" -._/\t"
+_TWELVE_ZEROS: Final = b"0" * MIN_PAN_DIGITS
+
 # At most three characters between two digits: "4111 - 1111" still is one number, a column of figures is not.
 _SEPARATORS: Final = r"[ \-._/\t]{0,3}"
 _STRETCH: Final = re.compile(rf"[0-9](?:{_SEPARATORS}[0-9]){{{MIN_PAN_DIGITS - 1},}}")
@@ -107,9 +112,18 @@ def pan_digits(text: str) -> str | None:
     return digits if luhn_valid(digits) else None
 
 
+def may_hold_pan(text: str | bytes) -> bool:
+    """Whether `text` (str, or ASCII bytes) has digits enough in a row for a card number; False is certain."""
+    if isinstance(text, str):
+        if not text.isascii():
+            return True
+        text = text.encode("ascii")
+    return text.translate(_DIGITS_TO_ZERO, _SEPARATOR_BYTES).find(_TWELVE_ZEROS) >= 0
+
+
 def looks_like_pan(identifier: str) -> bool:
     """Whether an identifier holds a card number that stands for itself (see the module's docstring)."""
-    if len(identifier) < MIN_PAN_DIGITS:
+    if len(identifier) <= MIN_PAN_DIGITS or not may_hold_pan(identifier):
         return False
     for match in _STANDING_ALONE.finditer(plain_digits(identifier)):
         digits = "".join(filter(str.isdecimal, match[1]))

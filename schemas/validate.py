@@ -22,7 +22,7 @@ import msgspec
 from schemas.codec import contract, read_avro, read_json
 from schemas.errors import ConfigError, ContractError
 from schemas.events import DeviceEvent, IdentityEvent, Outcome, Transaction
-from schemas.pan import looks_like_pan, pan_digits, redact_text
+from schemas.pan import looks_like_pan, may_hold_pan, pan_digits, redact_text
 from schemas.reasons import (
     BAD_ID,
     BAD_IP,
@@ -53,10 +53,6 @@ EARLIEST_US: Final = parse_rfc3339_us("2000-01-01T00:00:00Z")
 INBOUND: Final = ("transaction", "device_event", "identity_event", "outcome")
 
 _MICROSECOND: Final = dt.timedelta(microseconds=1)
-# Digits become 0, separators vanish: twelve zeros in a row are what a card number of any writing leaves behind.
-_DIGITS_TO_ZERO: Final = bytes(0x30 if 0x30 <= byte <= 0x39 else 0x78 for byte in range(256))
-_SEPARATORS: Final = b" -._/\t"
-_TWELVE_DIGITS: Final = b"0" * 12
 _BACKSLASH: Final = 0x5C
 _SPACE: Final = 0x20
 _DELETE: Final = 0x7F
@@ -120,7 +116,7 @@ def decode_json(
         raise ContractError(TOO_LARGE, f"{len(payload)} bytes, allowed are {limits.max_payload_bytes}")
     record = read_json(payload)
     if payload.isascii() and _BACKSLASH not in payload:
-        suspect = payload.translate(_DIGITS_TO_ZERO, _SEPARATORS).find(_TWELVE_DIGITS) >= 0
+        suspect = may_hold_pan(payload)
         odd = _SPACE in payload or _DELETE in payload
     else:
         suspect = odd = True  # an escape may hide a digit, another script may have its own
@@ -201,8 +197,7 @@ def _looks(record: dict[str, Any]) -> tuple[bool, bool]:
     joined = "|".join(texts)
     if not joined.isascii():
         return True, True
-    zeros = joined.encode("ascii").translate(_DIGITS_TO_ZERO, _SEPARATORS)
-    return zeros.find(_TWELVE_DIGITS) >= 0, " " in joined or not joined.isprintable()
+    return may_hold_pan(joined), " " in joined or not joined.isprintable()
 
 
 def _admit(

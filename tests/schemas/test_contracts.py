@@ -3,6 +3,7 @@ from __future__ import annotations
 import typing
 from collections.abc import Iterator
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -139,6 +140,16 @@ def test_countries_are_the_249_of_iso_3166_and_kosovo() -> None:
     assert len(iso.ISO_COUNTRIES) == 249
     assert {"XK"} == iso.COUNTRIES - iso.ISO_COUNTRIES
     assert not {"UK", "EU", "AN", "nl"} & iso.COUNTRIES
+
+
+def test_documentation_names_every_contract_with_its_promises_and_every_reason() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "contracts.md").read_text(encoding="utf-8")
+    for name in CONTRACTS:
+        schema = contract(name)
+        row = (name, schema["topic"], schema["owner"], schema["retention"], schema["promised_delay"], schema["doc"])
+        assert f"| {' | '.join(row)} |" in text
+    for reason, meaning in DEAD_LETTER_REASONS.items():
+        assert f"| {reason} | {meaning} |" in text
 
 
 def test_metric_names_are_unique_and_end_in_what_they_count() -> None:

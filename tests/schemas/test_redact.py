@@ -40,6 +40,7 @@ def every_way(pan: str) -> list[bytes]:
         urllib.parse.urlencode({"note": pan}).encode(),
         urllib.parse.quote(urllib.parse.quote(f"note={pan}")).encode(),
         "".join(f"%{ord(char):02x}" for char in pan).encode(),
+        json.dumps({"note": "".join(f"%25{ord(char):02x}" for char in pan)}).encode(),
         "".join(f"\\u{ord(char):04x}" for char in pan).encode(),
         ("{" + "".join(f"\\u{ord(char):04x}" for char in pan)).encode(),
         "".join(f"\\x{ord(char):02x}" for char in pan).encode(),
