@@ -188,7 +188,7 @@ def _trimmed(record: bytes, horizon_us: int) -> bytes:
     end = len(record)
     first = _FIRST if end <= _FULL else end - _FULL + _FIRST
     second = first + _SIZE
-    while second < end and _TIME.unpack_from(record, second)[0] < horizon_us:
+    while second < end and _TIME.unpack_from(record, second)[0] <= horizon_us:
         second += _SIZE
     return record if second == _FIRST + _SIZE else _HEAD + record[second - _SIZE :]
 
