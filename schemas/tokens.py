@@ -3,13 +3,13 @@
     card_id = "card_" + 32 letters a-p, 128 bits of HMAC-SHA-256(card identity key, "weir/card/1" 0x00 digits)
 
 Letters only, so that a token can never look like a card number to anyone's scanner. The card identity key is never
-configured itself. The first key's secret yields it; each later key carries it sealed under its own secret, so that
-keys rotate and cards keep their identity; a retired key may be deleted once every process runs on the next one
+configured itself: each key carries it sealed under its own secret (only a first key made by hand has no seal, its secret
+yields the identity), so that keys rotate and cards keep their identity; a retired key may be deleted once every process runs on the next one
 (docs/adr/0004-pan-tokenisation.md has the reasons and what this does not protect from). The file is TOML:
 
     active = "2027-01"
 
-    [keys."2026-11"]                  # the first: its secret yields the card identity
+    [keys."2026-11"]                  # a first key made by hand: no identity
     secret = "<base64 of at least 32 random bytes>"
 
     [keys."2027-01"]
@@ -149,8 +149,9 @@ class TokenKeys:
 
     @classmethod
     def new(cls, key_id: str) -> TokenKeys:
-        """Keys of a new card identity, with one random key."""
-        return cls(key_id, {key_id: secrets.token_bytes(MIN_SECRET_BYTES)}, {})
+        """Keys of a new card identity, random and sealed under one random key: no secret is worth more than the next."""
+        secret = secrets.token_bytes(MIN_SECRET_BYTES)
+        return cls(key_id, {key_id: secret}, {key_id: _seal(secret, secrets.token_bytes(32))})
 
     @classmethod
     def from_toml(cls, text: str, where: str) -> TokenKeys:

@@ -108,6 +108,8 @@ def test_new_keys_are_random_and_survive_their_file(tmp_path: Path) -> None:
     path.write_text(made.to_toml(), encoding="utf-8")
     assert TokenKeys.from_file(path).tokenise(PAN) == made.tokenise(PAN)
     assert TokenKeys.new("2026-11").tokenise(PAN) != made.tokenise(PAN)
+    alone = TokenKeys("k", {"k": made._secrets["2026-11"]}, {})
+    assert alone.tokenise(PAN) != made.tokenise(PAN)  # the secret without its seal opens nothing
 
 
 def test_environment_gives_a_file_or_the_toml_itself_or_nothing(tmp_path: Path) -> None:
