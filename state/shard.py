@@ -47,7 +47,7 @@ class Shard:
         self._waiting: dict[str, RocksStepStore] = {}
         self._waiting_records = 0
         self._waiting_bytes = 0
-        self._failed: StateError | None = None
+        self._failure = ""
         self._directory = directory
         self._settings = settings
         self._cache = cache
@@ -123,17 +123,15 @@ class Shard:
         Raises:
             StateError: RocksDB refuses to write, now or earlier.
         """
-        if self._failed is not None:
-            raise self._failed
+        self._check_alive()
         waiting = self._waiting.values()
         for store in waiting:
             store.add_waiting_to(batch)
         try:
             self.db.write(batch)
         except Exception as error:
-            # The batch is gone: a later commit would be a version without it.
-            self._failed = self.write_error(error)
-            raise self._failed from error
+            del batch  # holds a column family, and the traceback would hold the batch
+            raise self._stopped(error) from error
         for store in waiting:
             store.waiting_written()
         self._waiting = {}
@@ -146,14 +144,12 @@ class Shard:
         Raises:
             StateError: The disk refuses.
         """
-        if self._failed is not None:
-            raise self._failed
+        self._check_alive()
         self.dirty = False
         try:
             self.db.flush_wal(True)
         except Exception as error:
-            self._failed = self.write_error(error)
-            raise self._failed from error
+            raise self._stopped(error) from error
 
     def close(self) -> None:
         """Close all stores and the RocksDB; its lock is free afterwards. Drops what was not committed. Idempotent."""
@@ -198,6 +194,16 @@ class Shard:
             "(docs/runbooks/disk-full.md) or restore the shard (docs/runbooks/corrupt-shard.md), then start again"
         )
         return StateError(msg)
+
+    def _stopped(self, error: Exception) -> StateError:
+        """Refuse all further writes: a later commit would be a version without what was lost now."""
+        refusal = self.write_error(error)
+        self._failure = str(refusal)  # not the error itself, whose traceback would keep RocksDB and its lock alive
+        return refusal
+
+    def _check_alive(self) -> None:
+        if self._failure:
+            raise StateError(self._failure)
 
     def _open_db(self) -> Any:
         path = str(self._directory)

@@ -7,7 +7,7 @@ import pytest
 
 
 def memory_directory() -> str | None:
-    """Where files live in memory, or None for the usual place: these tests kill processes, they do not cut the power."""
+    """A directory in memory, or None for the usual place: these tests kill processes, they do not cut the power."""
     shared = Path("/dev/shm")  # noqa: S108 - directories in it are made by mkdtemp
     return str(shared) if shared.is_dir() else None
 
