@@ -177,12 +177,11 @@ def pane_add(
 def pane_take(
     panes: Array, spreads: Array, counts: Array, w: int, window: Array, t: int, valued: int, value: int
 ) -> None:
-    """Take a retracted row out of the panes of window w; max and distinct counts are not kept for such series."""
+    """Take a retracted row's value out of the panes of window w; series with retractions have no max and no spread."""
     number = t // window[1]
     at = pane_at(panes, w, counts[w], number)
     if at < counts[w] and panes[w, at, 0] == number:
         pane = panes[w, at]
-        pane[1] -= 1
         if valued != 0 and value != ABSENT:
             delta = value - pane[3]
             pane[2] -= 1

@@ -19,6 +19,7 @@ The shard clock is the 16th largest event time of payments and of the stream eve
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 from operator import attrgetter
@@ -35,6 +36,7 @@ from operators.window_plan import Limits, Plan
 from operators.window_record import (
     ABSENT,
     AT_LAST_ANY,
+    CLOCK_RANK,
     HEAD_PREFIX,
     HEAD_STOP,
     HEAD_WORDS,
@@ -59,23 +61,36 @@ LARGEST_WEIGHT: Final = 16_384.0
 ENTERING: Final = frozenset({"purchase", "verification"})
 MEMO: Final = "velocity"
 
+_NO_RETRACTIONS: Final = np.zeros((0, 4), np.int64)
 _hash: Final = xxhash.xxh3_64_intdigest
 
 
 class _Shard:
-    """Decoded meta record of one shard; lives in the store's memo."""
+    """Decoded meta record of one shard; lives in the store's memo.
 
-    __slots__ = ("clock", "meta", "warm_from")
+    Attributes:
+        meta: The record.
+        clock: The largest event times; the kernel advances them.
+        covered_from: Event times from which on a window is covered, ascending.
+        warming: warming[k] are the flags at a time before covered_from[k], but not before covered_from[k - 1].
+    """
+
+    __slots__ = ("clock", "covered_from", "meta", "warming")
 
     def __init__(self, meta: Meta, windows: list[tuple[str, int]]) -> None:
         self.meta = meta
         self.clock: Words = np.array(meta.clock, np.int64)
+        self.covered_from: list[int] = []
+        self.warming: list[list[str]] = []
         self.warm(windows)
 
     def warm(self, windows: list[tuple[str, int]]) -> None:
-        """Note from which event time on no window is warming."""
+        """Note from which event time on each window is covered."""
         covered = self.meta.covered
-        self.warm_from = max((covered[label] + us - 1 for label, us in windows), default=NEVER) if covered else NEVER
+        if covered:
+            by_time = sorted((covered[label] + us - 1, f"warming:{label}") for label, us in windows)
+            self.covered_from = [time for time, _ in by_time]
+            self.warming = [[flag for _, flag in by_time[k:]] for k in range(len(by_time) + 1)]
 
 
 class Velocity:
@@ -90,7 +105,6 @@ class Velocity:
         self._late = f"late:{entity.name}"
         self._absent = f"absent:{entity.name}"
         self._approximated = [f"approximated:{entity.name}.{label}" for label, _ in self.plan.labels]
-        self._warming = [(label, us, f"warming:{label}") for label, us in self.plan.labels]
         fields = self.plan.fields
         self._take = attrgetter(*fields, fields[0]) if fields else None  # at least two names, so a tuple comes out
         widths = self.plan.series[:, kernel.S_WIDTH].tolist()
@@ -110,9 +124,9 @@ class Velocity:
         shard = self._shard(store)
         keys = list(entities)
         head_keys = [HEAD_PREFIX + key for key in keys]
-        records = store.get_many(head_keys)
+        records = [record or b"" for record in store.get_many(head_keys)]
         events: Words = np.frombuffer(words, np.int64).reshape(len(items), -1)
-        loaded = self._load_busy(store, keys, records, events, retractions)
+        loaded = self._load_busy(store, shard, keys, records, events, retractions)
         if not shard.meta.covered:
             self._begin(shard, events)
         out, flags, heads = self._run(shard, records, events, retractions, loaded)
@@ -203,20 +217,26 @@ class Velocity:
     def _load_busy(
         self,
         store: StepStore,
+        shard: _Shard,
         keys: list[bytes],
-        records: list[bytes | None],
+        records: list[bytes],
         events: Words,
         retractions: list[tuple[int, int, int, int]],
     ) -> Loaded:
         """Read more of the entities that have chunks, or may have too many rows for a head after this batch."""
         room, widest = self._busy_bytes, 8 * self._row_words
+        indexed = [e for e, record in enumerate(records) if record and record[4]]
+        most = len(events) - len(keys) + 1  # events of one entity
+        if not indexed and max(map(len, records)) + most * widest < room:
+            return nothing_busy(len(keys))
         counts = np.bincount(events[:, kernel.E_ENTITY], minlength=len(keys)).tolist()
-        candidates = []
-        for e, record in enumerate(records):
-            indexed = record is not None and record[4]
-            may_grow = (0 if record is None else len(record)) + counts[e] * widest >= room
-            if indexed or (may_grow and self._grows(record, counts[e])):
-                candidates.append(e)
+        candidates = indexed + [
+            e
+            for e, record in enumerate(records)
+            if len(record) + counts[e] * widest >= room
+            and not (record and record[4])
+            and self._grows(record, counts[e])
+        ]
         if not candidates:
             return nothing_busy(len(keys))
         busy = []
@@ -226,27 +246,28 @@ class Velocity:
             earliest = min([int(times.min()), *retracted])
             ordered = not retracted and bool((times[1:] >= times[:-1]).all())
             busy.append(Busy(e, keys[e], records[e], earliest, ordered, Index.empty(len(self.plan.series))))
-        return load(store, self.plan, self.limits, busy, len(keys), len(events))
+        moving = events[events[:, kernel.E_KIND] != kernel.KIND_LABEL, kernel.E_TIME]
+        clock = int(np.sort(np.concatenate([shard.clock, moving]))[-CLOCK_RANK])  # after the batch
+        return load(store, self.plan, self.limits, busy, len(keys), len(events), clock)
 
-    def _grows(self, record: bytes | None, events: int) -> bool:
+    def _grows(self, record: bytes, events: int) -> bool:
         """Whether some series may have more rows than a head holds."""
-        rows = 0 if record is None else max(np.frombuffer(record, np.int64)[HEAD_WORDS : self._head_words].tolist())
+        rows = 0 if not record else max(np.frombuffer(record, np.int64)[HEAD_WORDS : self._head_words].tolist())
         return bool(rows + events >= self.limits.tail)
 
     def _run(
         self,
         shard: _Shard,
-        records: list[bytes | None],
+        records: list[bytes],
         events: Words,
         retractions: list[tuple[int, int, int, int]],
         loaded: Loaded,
     ) -> tuple[Any, Words, tuple[Words, list[int]]]:
         """Call the kernel: values, flags, and the new heads with where each starts."""
         plan = self.plan
-        heads = [record or b"" for record in records]
-        sizes = list(map(len, heads))
+        sizes = list(map(len, records))
         starts = array("q", accumulate(sizes, initial=0))
-        entities, count = len(heads), len(events)
+        entities, count = len(records), len(events)
         widest = max(sizes) // 8  # no series of a head has more rows than the head has words
         limits = plan.limits.copy()
         limits[kernel.L_ROOM] = loaded.rows + widest + count + 1
@@ -257,8 +278,8 @@ class Velocity:
         flags: Words = np.zeros((count, 2), np.int64)
         kernel.run_windows(
             plan.series, plan.bounds, plan.windows, plan.sketches, plan.program, limits, plan.prior,
-            np.frombuffer(bytearray().join(heads), np.int64), np.frombuffer(starts, np.int64) // 8, events,
-            np.array(retractions, np.int64).reshape(len(retractions), 4), shard.clock,
+            np.frombuffer(bytearray().join(records), np.int64), np.frombuffer(starts, np.int64) // 8, events,
+            np.array(retractions, np.int64) if retractions else _NO_RETRACTIONS, shard.clock,
             loaded.hot_of, loaded.hot, loaded.sealed_in, loaded.panes_at, loaded.panes_in,
             heads_out, starts_out, out, flags,
             loaded.hot_out, loaded.sealed_out, loaded.panes_at_out, loaded.panes_out,
@@ -268,7 +289,8 @@ class Velocity:
     def _fill(self, items: Sequence[InFlight | None], out: Any, flags: Words, shard: _Shard) -> None:
         """Hand values and flags to the payments."""
         start, stop = self._start, self._stop
-        warm_from = shard.warm_from
+        covered_from, warming = shard.covered_from, shard.warming
+        steady = covered_from[-1] if covered_from else NEVER
         for item, row, (bits, approximated) in zip(items, out.tolist(), flags.tolist(), strict=True):
             if item is None:
                 continue
@@ -280,11 +302,10 @@ class Velocity:
             if approximated:
                 item.flags += [flag for bit, flag in enumerate(self._approximated) if approximated >> bit & 1]
             t: int = item.event.event_time_us  # type: ignore[union-attr]  # payments only
-            if t < warm_from:
-                covered = shard.meta.covered
-                for label, us, flag in self._warming:
-                    if t - us + 1 < covered[label] and flag not in item.flags:
-                        item.flags.append(flag)
+            if t < steady:
+                flagged = item.flags
+                warm = warming[bisect_right(covered_from, t)]
+                item.flags += [flag for flag in warm if flag not in flagged] if flagged else warm
 
     def _shard(self, store: StepStore) -> _Shard:
         shard: _Shard | None = store.memo.get(MEMO)

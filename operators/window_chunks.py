@@ -42,7 +42,7 @@ class Busy:
     Attributes:
         entity: Its number in the batch.
         key: Its key.
-        head: Its head record, None when new.
+        head: Its head record, empty when new.
         earliest: Smallest event time that the batch asks about or retracts.
         ordered: Whether the batch's times do not go back.
         index: Its chunk index.
@@ -53,7 +53,7 @@ class Busy:
 
     entity: int
     key: bytes
-    head: bytes | None
+    head: bytes
     earliest: int
     ordered: bool
     index: Index
@@ -91,7 +91,9 @@ def nothing_busy(entities: int) -> Loaded:
     return Loaded([], hot_of, _NO_HOT, _NONE, _NO_PANES, _NONE, _NO_HOT, _NONE, _NO_PANES, _NONE, 0, 0)
 
 
-def load(store: StepStore, plan: Plan, limits: Limits, busy: list[Busy], entities: int, events: int) -> Loaded:
+def load(
+    store: StepStore, plan: Plan, limits: Limits, busy: list[Busy], entities: int, events: int, clock: int
+) -> Loaded:
     """Read index, panes and the chunks needed of busy entities.
 
     Args:
@@ -101,13 +103,14 @@ def load(store: StepStore, plan: Plan, limits: Limits, busy: list[Busy], entitie
         busy: Entities that have an index, or may get one in this batch.
         entities: Entities in the batch.
         events: Events in the batch, for room.
+        clock: The shard clock after the batch.
 
     Raises:
         StateLayoutError: A record is missing or of another layout.
     """
     series, windows = len(plan.series), len(plan.windows)
     where = f"{store.step}/{store.shard}"
-    indexed = [one for one in busy if one.head is not None and one.head[4]]
+    indexed = [one for one in busy if one.head and one.head[4]]
     for one, record in zip(indexed, store.get_many([index_key(one.key) for one in indexed]), strict=True):
         if record is None:
             refuse(where, "the chunk index of a busy entity", None)
@@ -127,7 +130,7 @@ def load(store: StepStore, plan: Plan, limits: Limits, busy: list[Busy], entitie
     for h, one in enumerate(busy):
         for s in range(series):
             chunks = one.index.chunks[s]
-            first = _first_needed(plan, limits, one, s, panes_at[h], panes_in) if chunks else 0
+            first = _first_needed(plan, limits, one, s, panes_at[h], panes_in, events, clock) if chunks else 0
             one.first.append(first)
             wanted += [chunk_key(one.key, s, chunk.id) for chunk in chunks[first:]]
     found = iter(_present(store, wanted, where))
@@ -178,12 +181,14 @@ def _present(store: StepStore, keys: list[bytes], where: str) -> list[bytes]:
     return present
 
 
-def _first_needed(plan: Plan, limits: Limits, one: Busy, s: int, panes_at: Words, panes_in: Words) -> int:
+def _first_needed(
+    plan: Plan, limits: Limits, one: Busy, s: int, panes_at: Words, panes_in: Words, events: int, clock: int
+) -> int:
     """First chunk of series s that must be read.
 
     Read back to the old end of every window that has no panes (and a pane further, in case they begin in this batch),
-    or whose panes do not reach far enough; of the others until it is certain that they are busy; and in any case to a
-    row that is not later than the earliest event.
+    or whose panes do not reach far enough or may be given up within this batch; of the others until it is certain
+    that they are busy; and in any case to a row that is not later than the earliest event.
     """
     earliest = one.earliest
     surely = earliest
@@ -192,7 +197,11 @@ def _first_needed(plan: Plan, limits: Limits, one: Busy, s: int, panes_at: Words
         length, pane = int(plan.windows[w, kernel.W_LENGTH]), int(plan.windows[w, kernel.W_PANE])
         back = earliest - length - pane
         at = int(panes_at[w])
-        if at < 0 or back < int(panes_in[at + 1]):
+        reach = earliest
+        if at >= 0 and int(panes_in[at]) + events <= plan.panes_room:
+            kept = NEVER if clock == NEVER else (clock - length) // pane - int(plan.windows[w, kernel.W_EXTRA])
+            reach = max(int(panes_in[at + 1]), kept * pane)
+        if back < reach:
             surely = min(surely, back)
         else:
             unless_busy = min(unless_busy, back)
@@ -214,7 +223,7 @@ def _first_needed(plan: Plan, limits: Limits, one: Busy, s: int, panes_at: Words
 
 def _later_rows(plan: Plan, one: Busy, s: int, earliest: int, pane: int) -> bool:
     """Whether rows later than the earliest event may lie in the pane that holds it."""
-    if one.head is None:
+    if not one.head:
         return False
     words = np.frombuffer(one.head, np.int64)
     counts = words[HEAD_WORDS : HEAD_WORDS + len(plan.series)]

@@ -549,11 +549,9 @@ def run_windows(  # the arguments are the whole interface between two worlds: fl
                     while at >= 0 and times[s, at] == old and values[s, at] != retractions[r, 2]:
                         at -= 1
                     if at >= 0 and times[s, at] == old and at >= n[s] - limits[L_RAW]:
-                        _remove(times[s], values[s], hashes, series[s, S_FIELDS], n[s], at)
-                        n[s] -= 1
+                        values[s, at] = ABSENT  # the row stays: ranks, and so the raw limit, must never go back
                         if h >= 0:
                             if at < sealed[s]:
-                                sealed[s] -= 1
                                 sealed_changed[s] = 1
                             for w in range(bounds[s], bounds[s + 1]):
                                 if pane_counts[w] > 0 and old >= since[w]:
@@ -578,14 +576,12 @@ def run_windows(  # the arguments are the whole interface between two worlds: fl
                     oldest = NEVER if now == NEVER else now - series[PAYMENTS, S_KEEP]
                     gone = trimmed
                     for s in range(PAYMENTS, REFUNDS + 1):
-                        if t >= oldest:
-                            at = _first_after(times[s], 0, n[s], t)
-                            if at > 0:
-                                previous = max(previous, times[s, at - 1])
-                        else:
-                            at = _first_after(times[s], 0, n[s], oldest - 1)
-                            if at > 0:
-                                gone = max(gone, times[s, at - 1])
+                        visible = max(_first_after(times[s], 0, n[s], oldest - 1), n[s] - limits[L_RAW])
+                        if visible > 0:
+                            gone = max(gone, times[s, visible - 1])
+                        at = _first_after(times[s], visible, n[s], t)
+                        if at > visible:
+                            previous = max(previous, times[s, at - 1])
                     if gone <= t:
                         previous = max(previous, gone)
                     if previous != NEVER:
@@ -633,6 +629,7 @@ def run_windows(  # the arguments are the whole interface between two worlds: fl
                         gone = NEVER
                     if own[s] >= 0:
                         floor = min(floor, own[s])
+                    end = max(end, floor)
                     approximated |= _measure(
                         times[s], values[s], hashes, n[s], end, floor, oldest, gone, t, series[s, S_VALUED],
                         bounds[s], bounds[s + 1], exact, windows, sketches, panes, spreads, pane_counts, since,
