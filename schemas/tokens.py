@@ -3,9 +3,9 @@
     card_id = "card_" + 32 letters a-p, 128 bits of HMAC-SHA-256(card identity key, "weir/card/1" 0x00 digits)
 
 Letters only, so that a token can never look like a card number to anyone's scanner. The card identity key is never
-configured itself: each key carries it sealed under its own secret (only a first key made by hand has no seal, its secret
-yields the identity), so that keys rotate and cards keep their identity; a retired key may be deleted once every process runs on the next one
-(docs/adr/0004-pan-tokenisation.md has the reasons and what this does not protect from). The file is TOML:
+configured itself: each key carries it sealed under its own secret (a first key made by hand has no seal, its secret
+yields the identity). So keys rotate and cards keep their identity, and a retired key may be deleted once every process
+runs on the next one; docs/adr/0004-pan-tokenisation.md says why, and what this does not protect from. The file:
 
     active = "2027-01"
 
@@ -149,7 +149,7 @@ class TokenKeys:
 
     @classmethod
     def new(cls, key_id: str) -> TokenKeys:
-        """Keys of a new card identity, random and sealed under one random key: no secret is worth more than the next."""
+        """Keys of a new card identity, random and sealed under one random key."""
         secret = secrets.token_bytes(MIN_SECRET_BYTES)
         return cls(key_id, {key_id: secret}, {key_id: _seal(secret, secrets.token_bytes(32))})
 
