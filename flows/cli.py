@@ -32,6 +32,9 @@ REFUSED: Final = 2
 
 def main() -> None:
     """Entry point: an error that Weir raises on purpose is a sentence, not a traceback."""
+    # The engine would print its own stack of native frames above the sentence; WEIR_DEBUG=1 keeps it.
+    if os.environ.get("WEIR_DEBUG") != "1":
+        os.environ["RUST_BACKTRACE"] = "0"
     try:
         app()
     except WeirError as error:
@@ -72,6 +75,9 @@ def replay(
         float, typer.Option(min=0.05, help="Seconds between commits with --state; results do not depend on it.")
     ] = 1.0,
     processes: Annotated[int, typer.Option(min=1, max=64, help="Processes; more than one needs --state.")] = 1,
+    shards: Annotated[
+        int, typer.Option(min=1, max=32, help="Parts of the key space; fixed for the life of a --state folder.")
+    ] = 32,
     pan_keys: Annotated[
         Path | None, typer.Option(help="Keys that tokenise card numbers; default: WEIR_PAN_KEYS_FILE or WEIR_PAN_KEYS.")
     ] = None,
@@ -112,6 +118,7 @@ def replay(
         limits=Limits(),
         tokeniser=_tokeniser(pan_keys),
         now_us=time.time_ns() // 1000,
+        shards=shards,
         process=process,
     )
     run = Run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -29,7 +30,7 @@ from flows.publish import SLOTS, FileSlot, SlotSnapshot
 from flows.stage import Part
 from flows.stats import RunStats
 from operators.inflight import InFlight
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, WeirError
 from schemas.tokens import TokenKeys
 from schemas.validate import Limits
 from state.api import StepStore
@@ -55,6 +56,7 @@ class ReplayOptions:
         limits: Bounds of what is accepted.
         tokeniser: Keys for card numbers, None when none are expected.
         now_us: What "far in the future" is measured against.
+        shards: Parts of the key space, fixed for the life of a state folder.
         process: (this process's number, addresses of all) in a cluster, None alone.
     """
 
@@ -66,6 +68,7 @@ class ReplayOptions:
     limits: Limits
     tokeniser: TokenKeys | None
     now_us: int
+    shards: int = SHARDS
     process: tuple[int, tuple[str, ...]] | None = None
 
 
@@ -215,22 +218,46 @@ def _execute(
         profile.decide(outcomes=outcomes),
         open_store,
         open_slot,
-        shard_names(SHARDS),
+        shard_names(options.shards),
         run.stats,
         in_order=options.process is None,
     )
     recovery = None
     if options.state is not None:
         recovery = RecoveryConfig(directory / "recovery")
+    calm_collector()
     number, addresses = options.process or (None, None)
-    cli_main(
-        flow,
-        workers_per_process=1,
-        process_id=number,
-        addresses=list(addresses) if addresses else None,
-        epoch_interval=options.epoch if options.state is not None else _THROWAWAY_EPOCH,
-        recovery_config=recovery,
-    )
+    try:
+        cli_main(
+            flow,
+            workers_per_process=1,
+            process_id=number,
+            addresses=list(addresses) if addresses else None,
+            epoch_interval=options.epoch if options.state is not None else _THROWAWAY_EPOCH,
+            recovery_config=recovery,
+        )
+    except Exception as error:
+        told = own_error(error)
+        if told is None:
+            raise
+        raise told from error
+
+
+def own_error(error: BaseException | None) -> WeirError | None:
+    """The error of ours that bytewax wraps in one of its own, None when there is none."""
+    while error is not None and not isinstance(error, WeirError):
+        error = error.__cause__
+    return error
+
+
+def calm_collector() -> None:
+    """Let Python look for reference cycles seldom: a batch is thousands of small objects without any.
+
+    At Python's own thresholds the collector walks them dozens of times a batch and finds nothing. What lives from here
+    on (libraries, profile) is left out for good.
+    """
+    gc.freeze()
+    gc.set_threshold(200_000, 20, 50)
 
 
 def find_inputs(events: Path) -> dict[str, EventFile]:
@@ -262,7 +289,7 @@ def prepare_state(profile: Profile, options: ReplayOptions, files: dict[str, Eve
         return
     wanted = {
         "format": 1,
-        "shards": SHARDS,
+        "shards": options.shards,
         "features": profile.features.hash,
         "policy": profile.policy.hash,
         "learning": profile.learning.hash,

@@ -72,10 +72,11 @@ def replay(
         out=out,
         state=state,
         batch=batch,
-        epoch=timedelta(milliseconds=50),
+        epoch=timedelta(milliseconds=200),
         limits=Limits(),
         tokeniser=keys,
         now_us=NOW_US,
+        shards=4,
     )
     if stop_after is not None:
         run.stop = _StopAfter(stop_after)
@@ -285,7 +286,7 @@ class Killable:
         self.out = directory / "out"
         self._command = [
             *(sys.executable, "-m", "flows.cli", "replay", "--profile", str(profile), "--events", str(events)),
-            *("--out", str(self.out), "--state", str(directory / "state"), "--batch", "20", "--epoch", "0.1"),
+            *("--out", str(self.out), "--state", str(directory / "state"), "--batch", "20", "--epoch", "0.1", "--shards", "4"),
             *("--processes", str(processes), "--no-report"),
         ]
 
