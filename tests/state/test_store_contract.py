@@ -112,6 +112,20 @@ def test_after_a_rollback_versions_go_on_from_there(open_store: Open) -> None:
     assert everything(open_store(1)) == {b"a": b"1"}
 
 
+def test_an_abandoned_history_leaves_no_before_images_behind(open_store: Open) -> None:
+    store = open_store(None)
+    for version in (b"1", b"2", b"3"):
+        for key in (b"a", b"b", b"c"):
+            store.put_many([(key, b"old " + version)])
+        store.commit()
+    store = open_store(1)
+    store.put_many([(b"b", b"new 2"), (b"c", b"new 2")])
+    assert store.commit() == 2
+    store.put_many([(b"a", b"new 3")])
+    assert store.commit() == 3
+    assert everything(open_store(2)) == {b"a": b"old 1", b"b": b"new 2", b"c": b"new 2"}
+
+
 def test_a_step_without_a_known_commit_is_rolled_back_to_empty(open_store: Open) -> None:
     store = open_store(None)
     store.put_many([(b"a", b"1")])

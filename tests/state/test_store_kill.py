@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from schemas.errors import StateVersionError
 from state.store import StateHome
 from tests.state.writer import KEPT, OPTIONS, SHARD, STEPS, expected
 
@@ -19,6 +20,7 @@ KILLED_ROLLBACK = """
 import os, signal, sys
 from pathlib import Path
 from state import rollback
+from schemas.errors import StateVersionError
 from state.store import StateHome
 from tests.state.writer import OPTIONS, SHARD
 
@@ -89,13 +91,14 @@ def test_a_rollback_killed_before_any_of_its_writes_is_finished_by_the_next(targ
                 store.put_many([(b"k%d" % rng.randrange(50), b"%d" % version) for _ in range(20)])
             store.commit()
     exact: dict[int, list[tuple[bytes, bytes]]] = {}
-    for version in (4, 5, 6):
+    for version in (4, 5, 6, 7):
         shutil.copytree(state, state_directory / f"at-{version}")
         with StateHome(state_directory / f"at-{version}", OPTIONS) as home:
             exact[version] = home.open(SHARD, "card", version).scan(b"", None, 1_000)
-    assert exact[4] != exact[5] != exact[6]
+    assert exact[4] != exact[5] != exact[6] != exact[7]
 
     outcomes = []
+    refusals = 0
     for writes in range(100):
         copy = state_directory / f"killed-{writes}"
         shutil.copytree(state, copy)
@@ -109,8 +112,19 @@ def test_a_rollback_killed_before_any_of_its_writes_is_finished_by_the_next(targ
                 store = home.open(SHARD, "card", version)
                 assert store.scan(b"", None, 1_000) == exact[version]
                 assert store.version == version
+        for version in (6, 7):
+            again = state_directory / f"again-{writes}-{version}-too-high"
+            shutil.copytree(copy, again)
+            with StateHome(again, OPTIONS) as home:
+                try:
+                    store = home.open(SHARD, "card", version)
+                except StateVersionError:
+                    refusals += 1
+                else:
+                    assert store.scan(b"", None, 1_000) == exact[version], "half a rollback passed for a version"
         if killed.returncode == 0:
             break
     assert len(outcomes) > 5, "the rollback was too short to be killed in its middle"
     assert set(outcomes[:-1]) == {-signal.SIGKILL}
     assert outcomes[-1] == 0
+    assert refusals > 0
