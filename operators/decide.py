@@ -24,6 +24,7 @@ from operators.inflight import DEAD_LETTER, PAYMENT, InFlight, Value
 from operators.model import Contributions, Model
 from operators.policy import Policy
 from schemas.events import Label, Tick, Transaction
+from schemas.times import format_rfc3339_us
 from state.api import StepStore
 
 _MODEL_KEY: Final = b"M"
@@ -200,7 +201,7 @@ class Decide:
             "shadow_hits": [{"rule": hit.rule_id, "action": hit.would} for hit in policy.evaluate_shadow(values).hits],
             "challenger_scores": [],
             "features": dict(zip(self._names, values, strict=True)),
-            "quality": quality,
+            "quality_flags": quality,
             "versions": versions,
             "role": "champion",
             "exploration": None,
@@ -222,8 +223,8 @@ class Decide:
             # Two states of one version are told apart by the labels they had learned.
             "model_version": f"{model.version}+{model.labels}" if model else None,
             "model_hash": model.artefact_hash() if model else None,
-            "rates_version": self._config.rates_version,
-            "geo_version": self._config.geo_version,
+            "rates_hash": self._config.rates_version,
+            "geo_hash": self._config.geo_version,
         }
 
     def _load(self, store: StepStore, batch: list[InFlight]) -> dict[bytes, bytes | None]:
@@ -263,9 +264,7 @@ class Decide:
             "weight": label.weight,
             "exploration": None,
             "propensity": None,
-            "correction_of": None
-            if label.previous_fraud is None
-            else {"label": "fraud" if label.previous_fraud else "genuine", "event_time": label.previous_event_time_us},
+            "correction_of": _corrected(label),
         }
 
     def _expire(self, store: StepStore, tick: Tick, pending: dict[bytes, bytes | None]) -> None:
@@ -275,6 +274,14 @@ class Decide:
             return
         limit = b"p" + (tick.event_time_us - keep_us).to_bytes(8, "big")
         pending.update((key, None) for key, _ in store.scan(b"p", limit, _SWEPT_AT_ONCE))
+
+
+def _corrected(label: Label) -> str | None:
+    """What the label before this one said and when; None when there was none."""
+    if label.previous_fraud is None or label.previous_event_time_us is None:
+        return None
+    said = "fraud" if label.previous_fraud else "genuine"
+    return f"{said} {format_rfc3339_us(label.previous_event_time_us)}"
 
 
 def _pending_key(event_time_us: int, transaction_id: str) -> bytes:

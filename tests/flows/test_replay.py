@@ -25,7 +25,7 @@ import pytest
 from flows.profile import load_profile
 from flows.publish import SLOTS
 from flows.replay import ReplayOptions, Run, run_replay
-from schemas.codec import contract
+from schemas.codec import contract, decode_avro_mapping, encode_avro, time_fields
 from schemas.errors import ConfigError, StateError
 from schemas.times import parse_rfc3339_us
 from schemas.tokens import TokenKeys
@@ -120,6 +120,22 @@ def test_every_payment_is_decided_and_everything_else_is_accounted_for(whole: Pa
     assert reasons["CONFLICTING_DUPLICATE"] == 1
 
 
+@pytest.mark.parametrize(
+    ("slot", "name"),
+    [("decisions", "decision"), ("labelled_outcomes", "labelled_outcome"), ("dead_letters", "dead_letter")],
+)
+def test_what_is_published_keeps_its_contract(whole: Path, slot: str, name: str) -> None:
+    for line in (whole / f"{slot}.jsonl").read_bytes().splitlines():
+        record = orjson.loads(line)
+        for field in time_fields(name):
+            if record[field] is not None:
+                record[field] = parse_rfc3339_us(record[field])
+        if "features" in record:
+            values = list(record["features"].values())
+            record["features"] = {"feature_set": record["versions"]["feature_set_id"], "values": values}
+        assert decode_avro_mapping(name, encode_avro(name, record)) == record
+
+
 def test_a_retry_is_answered_with_the_decision_already_published(whole: Path) -> None:
     first: dict[str, dict[str, Any]] = {}
     for one in decisions(whole):
@@ -142,7 +158,7 @@ def test_decisions_name_reasons_features_and_versions(whole: Path, profile: Path
         assert one["action"] != "approve"
         assert one["features"]["account.speed_kmh"] > 1000
     assert {one["action"] for one in made} >= {"approve", "challenge", "review"}
-    assert any(flag.startswith("late:") for one in made for flag in one["quality"])
+    assert any(flag.startswith("late:") for one in made for flag in one["quality_flags"])
 
 
 def test_a_shadow_rule_is_told_and_changes_nothing(whole: Path) -> None:
@@ -155,7 +171,7 @@ def test_a_shadow_rule_is_told_and_changes_nothing(whole: Path) -> None:
 def test_the_model_scores_only_once_it_has_learned_and_learns_what_it_scored(whole: Path) -> None:
     made = [one for one in decisions(whole) if not one["duplicate"]]
     assert made[0]["score"] is None
-    assert "no_model_score" in made[0]["quality"]
+    assert "no_model_score" in made[0]["quality_flags"]
     assert made[-1]["score"] is not None
     assert made[-1]["contributions"]
     by_id = {one["transaction_id"]: one for one in made}
@@ -286,7 +302,18 @@ class Killable:
         self.out = directory / "out"
         self._command = [
             *(sys.executable, "-m", "flows.cli", "replay", "--profile", str(profile), "--events", str(events)),
-            *("--out", str(self.out), "--state", str(directory / "state"), "--batch", "20", "--epoch", "0.1", "--shards", "4"),
+            *(
+                "--out",
+                str(self.out),
+                "--state",
+                str(directory / "state"),
+                "--batch",
+                "20",
+                "--epoch",
+                "0.1",
+                "--shards",
+                "4",
+            ),
             *("--processes", str(processes), "--no-report"),
         ]
 
