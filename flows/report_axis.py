@@ -13,8 +13,8 @@ _STEPS: Final = (DAY / 24, DAY / 8, DAY / 4, DAY / 2, DAY, 2 * DAY, 7 * DAY, 14 
 _MONDAY: Final = datetime(1970, 1, 5, tzinfo=UTC)
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
-# More labels touch each other in a plot of 600 pixels; a narrow screen shows every second one.
-_MOST_TIME_TICKS: Final = 9
+# The last step gives at most two ticks between the years 1 and 9999.
+_MONTH_STEPS: Final = (1, 3, 6, 12, 24, 60, 120, 600, 6000, 60_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,26 +116,19 @@ def unit_axis(parts: int = 5) -> list[Tick]:
     return [Tick(index / parts, f"{index / parts:g}") for index in range(parts + 1)]
 
 
-def time_axis(start: datetime, end: datetime) -> list[Tick]:
-    """At most nine ticks at round times from start to end: hours, days, Mondays, months, quarters or years."""
-    marks: list[datetime] = []
-    for step in _STEPS:
-        if (end - start) / step < _MOST_TIME_TICKS:
-            marks = _every(step, start, end)
-            break
-    else:
-        for months in (1, 3, 6, 12, 24, 60, 120, 600, 6000):
-            marks = _months(months, start, end)
-            if len(marks) <= _MOST_TIME_TICKS:
-                break
-    by_year = (
-        len(marks) > 1 and all(mark.month == 1 and mark.day == 1 for mark in marks) and (marks[1] - marks[0]).days > 300
-    )
-    every_second = len(marks) > 5
+def time_axis(start: datetime, end: datetime, most: int = 9) -> list[Tick]:
+    """At most `most` ticks at round times from start to end: hours, days, Mondays, months, quarters or years."""
+    span = end - start
+    marks = next((_every(step, start, end) for step in _STEPS if span / step < most), None)
+    years = marks is None
+    if marks is None:
+        marks = next(found for months in _MONTH_STEPS if len(found := _months(months, start, end)) <= most)
+    by_year = years and len(marks) > 1 and all(mark.month == 1 for mark in marks) and marks[1].year > marks[0].year
+    every_second = len(marks) > (4 if years else 5)
     return [
         Tick(
-            (mark - start) / (end - start),
-            str(mark.year) if by_year else _time_label(mark, end - start > _YEAR),
+            (mark - start) / span,
+            str(mark.year) if by_year else _time_label(mark, span > _YEAR),
             every_second and index % 2 == 1,
         )
         for index, mark in enumerate(marks)

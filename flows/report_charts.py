@@ -290,7 +290,7 @@ def _name(css: str, baseline: float, text: str, narrow: int) -> str:
     words = escape(whole)
     if len(whole) > narrow:
         head, tail = escape(whole[: narrow - 1]), escape(whole[narrow - 1 :])
-        words = f'{head}<tspan class="minor">{tail}</tspan><tspan class="cut">…</tspan>'
+        words = f'{head}<tspan class="rest">{tail}</tspan><tspan class="cut">…</tspan>'
     return f'<text class="{css}" x="0" y="{baseline:g}">{words}</text>'
 
 

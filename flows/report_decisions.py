@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from flows.report_axis import count_axis, counted, day, duration, minute, percent, short, time_axis, unit_axis, whole
 from flows.report_charts import Chart, Mark, Row, Series, bars, columns, points
 from flows.report_data import ACTIONS, APPROVE, ReportData
@@ -23,7 +25,9 @@ from flows.report_page import (
 from flows.report_time import PERIODS, TIMELINE, Bin, Bins, rebin
 from schemas.iso import CURRENCY_EXPONENT
 
-WORDS = {"approve": "approved", "challenge": "challenged", "review": "sent to review", "decline": "declined"}
+# Time ticks in a chart of half the page's width.
+_HALF_WIDTH: Final = 7
+WORDS: Final = {"approve": "approved", "challenge": "challenged", "review": "sent to review", "decline": "declined"}
 
 
 def lead(data: ReportData) -> str:
@@ -40,7 +44,9 @@ def lead(data: ReportData) -> str:
     text = f"{counted(data.payments, 'payment')} decided {when}: {', '.join(shares)}."
     if data.frauds:
         caught = _caught(data)
-        text += f" Known frauds: {whole(data.frauds)}, of which {percent(caught, data.frauds)} were caught."
+        stopped = any(tally.count for tally in data.actions if tally.name != APPROVE)
+        found = f"of which {percent(caught, data.frauds)} were caught" if stopped else "none caught: all was approved"
+        text += f" Known frauds: {whole(data.frauds)}, {found}."
     return paragraph(text, "lead") + "".join(paragraph(note, css) for note, css in _notes(data))
 
 
@@ -84,7 +90,7 @@ def headline(data: ReportData, metrics: dict[str, object]) -> str:
         _rate(metrics),
         Tile("payments came late", whole(data.late), percent(data.late, data.payments)),
         Tile("duplicates answered", whole(data.duplicates), "with the decision already made"),
-        Tile("dead letters", whole(dead), f"for {whole(reasons)} reasons" if reasons != 1 else "for one reason"),
+        Tile("dead letters", whole(dead), f"of {counted(reasons, 'kind')}" if dead else "every record could be read"),
     ]
     if data.deadline_missed or data.fallbacks:
         entries.append(
@@ -269,7 +275,7 @@ def _frauds(weeks: Bins) -> str:
         [Series("caught", "caught", caught), Series("approved", "fraud", missed)],
         top,
         ticks,
-        time_axis(weeks.start, weeks.end),
+        time_axis(weeks.start, weeks.end, _HALF_WIDTH),
     )
     keys = legend([("caught", "caught"), ("fraud", "approved")])
     return (
@@ -294,7 +300,7 @@ def _ranking(weeks: Bins, ranked: list[float | None]) -> str:
         Chart("chart-ranking", f"Average precision a {weeks.name}", "A line from 0 to 1; the table has the figures."),
         marks,
         unit_axis(),
-        time_axis(weeks.start, weeks.end),
+        time_axis(weeks.start, weeks.end, _HALF_WIDTH),
     )
     keys = legend([("round accent", "average precision of the payments scored")])
     return heading(name) + keys + axis_name(f"average precision a {weeks.name}") + chart

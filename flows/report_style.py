@@ -149,8 +149,11 @@ footer dl{display:grid;grid-template-columns:max-content 1fr;gap:4px 18px;font-s
 footer dt{font-weight:600}
 footer dd{margin:0;color:var(--muted)}
 @media (min-width:900px){.pair{grid-template-columns:minmax(0,1fr) minmax(0,1fr)}}
+@media (max-width:1199px){.pair .minor{display:none}}
+@media (max-width:899px){.minor{display:none}}
 @media (max-width:639px){main,header,footer{padding-left:14px;padding-right:14px}.card{padding:16px 14px}
-.minor{display:none}.cut{display:inline}.tiles{grid-template-columns:repeat(2,minmax(0,1fr))}.tile .big{font-size:22px}
+.rest{display:none}.cut{display:inline}.tiles{grid-template-columns:repeat(2,minmax(0,1fr))}
+.tile .big{font-size:22px}
 .tile:last-child:nth-child(odd){grid-column:span 2}
 header{padding-top:24px}footer dl{grid-template-columns:1fr;gap:0}footer dd{margin-bottom:8px}}
 @media (prefers-reduced-motion:reduce){html{scroll-behavior:auto}}

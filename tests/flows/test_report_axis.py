@@ -60,6 +60,7 @@ def test_a_time_axis_has_few_rising_ticks_inside_the_plot(hours: int) -> None:
     start = datetime(2018, 4, 1, tzinfo=UTC)
     ticks = time_axis(start, start + timedelta(hours=hours))
     assert 1 <= len(ticks) <= 9
+    assert 1 <= len(time_axis(start, start + timedelta(hours=hours), 7)) <= 7
     assert [tick.at for tick in ticks] == sorted({tick.at for tick in ticks})
     assert all(0 <= tick.at <= 1 for tick in ticks)
     assert len({tick.label for tick in ticks} - {"12:00"}) == sum(tick.label != "12:00" for tick in ticks)

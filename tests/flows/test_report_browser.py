@@ -22,7 +22,7 @@ from tests.flows.report_runs import (
     write_lines,
 )
 
-SCREENS = [(360, False), (360, True), (768, False), (1400, False), (1400, True)]
+SCREENS = [(360, True), (768, False), (1400, False)]
 
 # What is wrong with the page as it stands, as sentences. Text may leave the screen only inside a box that scrolls.
 FAULTS = """
@@ -154,6 +154,25 @@ def test_the_page_is_whole_on_every_screen(
         assert (tmp_path / "report.png").stat().st_size > 50_000
     assert page.messages == []
     assert set(page.requests) == {path.as_uri()}
+
+
+@pytest.mark.parametrize("days", [0.1, 2, 40, 104, 300, 800, 4000])
+def test_labels_of_any_span_of_time_keep_apart_on_any_screen(page: Page, tmp_path: Path, days: float) -> None:
+    steps = [rfc3339(DAY0 + timedelta(days=days * step / 120)) for step in range(121)]
+    actions = ["approve", "challenge"] * 61
+    decisions = [
+        decision(number, event_time=at, action=action, score=number / 121)
+        for number, (at, action) in enumerate(zip(steps, actions, strict=False))
+    ]
+    write_lines(tmp_path / "decisions.jsonl", decisions)
+    write_lines(tmp_path / "outcomes.jsonl", [outcome(number) for number in range(0, 121, 3)])
+    path = tmp_path / "report.html"
+    write_report(tmp_path, tmp_path, {}, path, profile="spans")
+    page.show(1400, 900, dark=False)
+    page.open(path.as_uri())
+    for width in (360, 640, 900, 1000, 1200):
+        page.show(width, 900, dark=False)
+        assert page.evaluate(FAULTS) == {"faults": [], "charts": 7}, width
 
 
 def test_light_and_dark_follow_the_reader(page: Page, reports: dict[str, Path]) -> None:
