@@ -39,8 +39,8 @@ _LAYOUT: Final = "int32[:,::1], int32[::1], int32[::1], int32[:,::1], int32[::1]
 _NUMBER: Final = 0
 _SLOTS: Final = 1
 _WHOLE: Final = 2.0**31
-"""Numbers taken for categories end here and count as absent beyond: what machine code makes of infinity as a whole number
-is undefined, and was met as a cell below 0."""
+"""Numbers taken for categories end here and count as absent beyond: what machine code makes of infinity as a whole
+number is undefined, and was met as a cell below 0."""
 
 
 class Terms:
