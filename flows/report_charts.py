@@ -8,18 +8,20 @@ so that the style sheet can turn them over for a dark page. Everything that come
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import accumulate
 from typing import Final
 
 from flows.report_axis import Tick
 
 # Longer names run out of half a page at 12 pixel text; the whole name is in the tooltip and table.
 MAX_LABEL: Final = 40
-# On a screen of 360 pixels capitals reach the edge of the card beyond this many, or the number at the row's other end.
-_NARROW: Final = 27
-_NARROW_BESIDE: Final = 14
+# Pixels for a row's name on a screen of 360: all of the card, and what the numbers at the row's other end leave.
+_NARROW: Final = 290.0
+_NARROW_BESIDE: Final = 145.0
 _ROW: Final = 40
 _BAR: Final = 10
 
@@ -284,14 +286,23 @@ def _text(css: str, left: float, baseline: float, text: str, dx: int = 0) -> str
     return f'<text class="{css}" x="{_share(left)}" y="{baseline:g}"{shift}>{escape(text)}</text>'
 
 
-def _name(css: str, baseline: float, text: str, narrow: int) -> str:
-    """A row's name; what is longer than `narrow` characters gives way to an ellipsis on a narrow screen."""
+def _name(css: str, baseline: float, text: str, narrow: float) -> str:
+    """A row's name; what is longer than `narrow` pixels gives way to an ellipsis on a narrow screen."""
     whole = shorten(text)
     words = escape(whole)
-    if len(whole) > narrow:
-        head, tail = escape(whole[: narrow - 1]), escape(whole[narrow - 1 :])
+    widths = list(accumulate(map(_pixels, whole)))
+    if widths and widths[-1] > narrow:
+        room = bisect_right(widths, narrow - _pixels("…"))
+        head, tail = escape(whole[:room]), escape(whole[room:])
         words = f'{head}<tspan class="rest">{tail}</tspan><tspan class="cut">…</tspan>'
     return f'<text class="{css}" x="0" y="{baseline:g}">{words}</text>'
+
+
+def _pixels(letter: str) -> float:
+    """Width of a letter of a row's name in the widest of the usual system fonts."""
+    if not letter.isascii():
+        return 12.5
+    return 9.8 if letter.isupper() or letter in "mw@%&" else 7.4
 
 
 def _bar(css: str, left: float, top: float, width: float, height: int = _BAR) -> str:
