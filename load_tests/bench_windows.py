@@ -13,6 +13,7 @@ import random
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from operators.features import FeatureSet, load_feature_set
@@ -47,7 +48,7 @@ def _payment(feature_set: FeatureSet, number: int, t: int, account: str) -> InFl
     return item
 
 
-def _run(name: str, batches: list[list[InFlight]], measured: int, work: Callable[[list[InFlight]], None]) -> None:
+def _run(name: str, batches: list[list[InFlight]], measured: int, work: Callable[[list[InFlight]], object]) -> None:
     """Time the last `measured` batches: median and total."""
     times = []
     for at, batch in enumerate(batches):
@@ -83,7 +84,7 @@ def main() -> None:
 
     store = DictStore()
     cold = _cold(feature_set, 10)
-    _run("cold, 0 to 10 rows", cold, len(cold) - 1, lambda batch: void(velocity.on_batch(store, batch)))
+    _run("cold, 0 to 10 rows", cold, len(cold) - 1, partial(velocity.on_batch, store))
 
     def store_alone(batch: list[InFlight]) -> None:
         keys = [item.keys[0] or b"" for item in batch]
@@ -92,11 +93,7 @@ def main() -> None:
     _run("the same batches, store alone", cold, len(cold) - 1, store_alone)
     for rows, name in ((4_000, "hot, 4,096 rows in 7 d and 30 d"), (12_000, "busy, 30 d on panes")):
         store = DictStore()
-        _run(name, _hot(feature_set, rows), 90, lambda batch, store=store: void(velocity.on_batch(store, batch)))
-
-
-def void(_: object) -> None:
-    """Throw a result away."""
+        _run(name, _hot(feature_set, rows), 90, partial(velocity.on_batch, store))
 
 
 if __name__ == "__main__":
