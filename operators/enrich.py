@@ -40,7 +40,10 @@ class Enricher:
 
         A payment gets its facts, `amount_micros`, `fix` and the flags "no_rate" (amount absent) and "no_location" (some
         entity wants travel, and nothing tells where the payer was). Refunds, reversals and recurring payments have no
-        fix: nobody was there. A device event gets `fix`. Other events are left alone. Raises for no event.
+        fix: nobody was there. A device event gets `fix`. Other events are left alone.
+
+        Raises:
+            ProfileError: a geo database turns out to be corrupt; never for what an event holds.
         """
         event = item.event
         if isinstance(event, Transaction):
