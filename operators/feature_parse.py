@@ -158,8 +158,6 @@ class Section:
     def windows(self, key: str) -> tuple[Window, ...]:
         """Windows, none twice; empty when absent."""
         labels = self.texts(key, None, "windows such as '10m', '24h', '7d'")
-        if not labels and key in self._left:
-            self.refuse(key, labels, "at least one window")
         return tuple(Window(label, self._us(key, label)) for label in labels)
 
     def us(self, key: str, default: str) -> int:

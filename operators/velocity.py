@@ -32,6 +32,7 @@ from operators import window_kernel as kernel
 from operators.features import EntitySpec, FeatureSet
 from operators.inflight import DEVICE_EVENT, IDENTITY_EVENT, LABEL, PAYMENT, InFlight
 from operators.window_chunks import Busy, Loaded, load, nothing_busy, write_back
+from operators.window_measure import WEIGHT_ONE
 from operators.window_plan import Limits, Plan
 from operators.window_record import (
     ABSENT,
@@ -365,4 +366,4 @@ def _hashed(value: str | None) -> int:
 
 def _weight(weight: float) -> int:
     """A label's weight in steps of 2**-32."""
-    return round(min(max(weight, 0.0), LARGEST_WEIGHT) * kernel.WEIGHT_ONE)
+    return round(min(max(weight, 0.0), LARGEST_WEIGHT) * WEIGHT_ONE)

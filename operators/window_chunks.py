@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 
 from operators import window_kernel as kernel
+from operators import window_measure as measure
 from operators.window_plan import Limits, Plan
 from operators.window_record import (
     AT_TRIMMED,
@@ -156,7 +157,7 @@ def load(
     can_have_panes = bool(places) or most_in_window + events + limits.tail > limits.exact
     panes_room = plan.panes_room if can_have_panes else 0
     widths = int(plan.series[:, kernel.S_WIDTH].sum())
-    panes_words = int((plan.windows[:, kernel.W_WORDS] * panes_room + 2).sum())
+    panes_words = int((plan.windows[:, measure.W_WORDS] * panes_room + 2).sum())
     return Loaded(
         busy=busy,
         hot_of=hot_of,
@@ -194,12 +195,12 @@ def _first_needed(
     surely = earliest
     unless_busy = earliest
     for w in range(int(plan.bounds[s]), int(plan.bounds[s + 1])):
-        length, pane = int(plan.windows[w, kernel.W_LENGTH]), int(plan.windows[w, kernel.W_PANE])
+        length, pane = int(plan.windows[w, measure.W_LENGTH]), int(plan.windows[w, measure.W_PANE])
         back = earliest - length - pane
         at = int(panes_at[w])
         reach = earliest
         if at >= 0 and int(panes_in[at]) + events <= plan.panes_room:
-            kept = NEVER if clock == NEVER else (clock - length) // pane - int(plan.windows[w, kernel.W_EXTRA])
+            kept = NEVER if clock == NEVER else (clock - length) // pane - int(plan.windows[w, measure.W_EXTRA])
             reach = max(int(panes_in[at + 1]), kept * pane)
         if back < reach:
             surely = min(surely, back)
@@ -263,7 +264,7 @@ def write_back(
             tails.append(tail)
         for w, at in enumerate(loaded.panes_at_out[h].tolist()):
             if at >= 0:
-                size = 2 + int(loaded.panes_out[at]) * int(plan.windows[w, kernel.W_WORDS])
+                size = 2 + int(loaded.panes_out[at]) * int(plan.windows[w, measure.W_WORDS])
                 writes.append((panes_key(one.key, w), loaded.panes_out[at : at + size].tobytes()))
                 one.index.windows.add(w)
             elif at == kernel.PANES_GONE and w in one.index.windows:

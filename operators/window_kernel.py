@@ -5,13 +5,11 @@ and, in the payments series, hashes for distinct counts; rows are sorted by time
 takes the entities one after the other: unpack the rows into columns, run the entity's events in order of arrival
 (insert, then measure all windows as of the event's time), pack the rows again.
 
-Measuring walks backwards from the event through the nested windows, so a row is touched once whatever the number of
-windows. Sums are integers in two 32-bit halves, exact. The spread is a sum of squares around the newest amount, a part
-of every window that has any: so cancellation costs at most a factor n (the shifted algorithm of Chan, Golub, LeVeque
-1983, The American Statistician 37(3):242).
-
 What comes out is a function of the rows and the order of arrival alone: rows that may have been given up (before the
 horizon of the shard clock, beyond the raw limit) are invisible whether they still stand in the record or not.
+
+Longer than the house's 400 lines: `run_windows` is one loop over flat arrays, and a piece of it cut out would take
+twenty of them as arguments.
 """
 
 from __future__ import annotations
@@ -21,22 +19,18 @@ from typing import Final
 import numpy as np
 
 from operators import panes as panes_module
-from operators import window_record
+from operators import window_measure, window_record
 from operators.jit import Array, jit
-from operators.panes import (
-    LOW,
-    M_COUNT,
-    M_HIGH,
-    M_LOW,
-    M_MAX,
-    M_PANE_FROM,
-    M_START,
-    M_VALUED,
-    MEASURES,
-    distinct_panes,
-    measure_panes,
-    pane_add,
-    pane_take,
+from operators.panes import HLL_REGISTERS, HLL_WORDS, MEASURES, pane_add, pane_take
+from operators.window_measure import (
+    MICROS,
+    W_LENGTH,
+    W_PANE,
+    W_WORDS,
+    answer_features,
+    count_distinct,
+    first_after,
+    measure_windows,
 )
 from operators.window_record import (
     ABSENT,
@@ -59,25 +53,6 @@ S_WIDTH: Final = 0  # words of a row in the record
 S_VALUED: Final = 1  # 1: rows have a value
 S_KEEP: Final = 2  # µs: longest window and allowed lateness
 S_FIELDS: Final = 3  # hashes of a row
-
-# Columns of `windows`; windows stand series by series, shortest first.
-W_LENGTH: Final = 0  # µs
-W_PANE: Final = 1  # µs
-W_EXTRA: Final = 2  # panes kept for late events
-W_BIT: Final = 3  # bit of its label in the approximated flags
-W_WORDS: Final = 4  # words of a pane in the record
-
-# Columns of `program`: operation, window, field, other window.
-OP_COUNT: Final = 0
-OP_SUM: Final = 1
-OP_MEAN: Final = 2
-OP_MAX: Final = 3
-OP_STDDEV: Final = 4
-OP_DISTINCT: Final = 5
-OP_FRAUD_RATE: Final = 6  # of the labels' window and the frauds'
-OP_WEIGHT: Final = 7
-OP_SINCE_LAST: Final = 8
-OP_SINCE_FIRST: Final = 9
 
 # Columns of `events`; hashes follow.
 E_ENTITY: Final = 0
@@ -117,29 +92,11 @@ FLAG_LATE: Final = 1
 FLAG_INCOMPLETE: Final = 2
 FLAG_RESET: Final = 4
 
-MICROS: Final = 1e6
-WEIGHT_ONE: Final = 4294967296.0
-"""Labels' weights are held in steps of 2**-32, so that their sums are exact whatever the order."""
-
 
 @jit()
 def _fill(array: Array, value: int) -> None:
     for k in range(array.shape[0]):
         array[k] = value
-
-
-@jit()
-def _first_after(times: Array, low: int, high: int, bound: int) -> int:
-    """First index in [low, high) whose time is > bound, or high."""
-    while high - low > 16:
-        middle = (low + high) >> 1
-        if times[middle] > bound:
-            high = middle
-        else:
-            low = middle + 1
-    while high > low and times[high - 1] > bound:
-        high -= 1
-    return high
 
 
 @jit()
@@ -165,146 +122,6 @@ def _remove(times: Array, values: Array, hashes: Array, fields: int, n: int, at:
     for f in range(fields):
         for k in range(at, n - 1):
             hashes[f, k] = hashes[f, k + 1]
-
-
-@jit()
-def _total(measure: Array) -> float:
-    """The exact sum of values, rounded once."""
-    return float(measure[M_HIGH]) * 4294967296.0 + float(measure[M_LOW])
-
-
-@jit()
-def _measure(
-    times: Array, values: Array, hashes: Array, n: int, end: int, floor: int, oldest: int, dropped: int, t: int,
-    valued: int, first: int, stop: int, exact: int, windows: Array, sketches: Array, panes: Array, spreads: Array,
-    counts: Array, since: Array, measures: Array, squares: Array, spare: Array, spare_spread: Array,
-) -> int:  # fmt: skip
-    """Measure the windows [first, stop) of one series as of t; returns the bit set of those not measured exactly.
-
-    The n rows are looked at in [floor, end); those before the time `oldest` are invisible, and up to the time `dropped`
-    some have been given up.
-    """
-    approximated = 0
-    shift = 0
-    if valued != 0:
-        bound = max(t - windows[stop - 1, W_LENGTH], oldest - 1)
-        k = end - 1
-        while k >= floor and times[k] > bound and values[k] == ABSENT:
-            k -= 1
-        if k >= floor and times[k] > bound:
-            shift = values[k]
-    row = end
-    with_value = 0
-    high = 0
-    low = 0
-    largest = -1
-    square = 0.0
-    for w in range(first, stop):
-        length = windows[w, W_LENGTH]
-        bound = max(t - length, oldest - 1)
-        start = _first_after(times, floor, row, bound)
-        if end - start > exact or (start == floor and dropped > bound):
-            approximated |= 1 << windows[w, W_BIT]
-            pane = windows[w, W_PANE]
-            if counts[w] > 0 and since[w] <= (t - length + 1) // pane * pane:
-                measure_panes(
-                    panes, spreads, counts, w, windows[w], t, times, values, end, n, floor, dropped, valued,
-                    sketches[w], measures, squares, spare, spare_spread, hashes,
-                )  # fmt: skip
-                continue
-        if valued != 0:
-            for k in range(start, row):
-                value = values[k]
-                if value != ABSENT:
-                    delta = value - shift
-                    with_value += 1
-                    high += delta >> 32
-                    low += delta & LOW
-                    largest = max(largest, value)
-                    square += float(delta) * float(delta)
-        row = start
-        measures[w, M_COUNT] = end - start
-        measures[w, M_VALUED] = with_value
-        measures[w, M_HIGH] = high + with_value * (shift >> 32)
-        measures[w, M_LOW] = low + with_value * (shift & LOW)
-        measures[w, M_MAX] = largest
-        measures[w, M_START] = start
-        measures[w, M_PANE_FROM] = -1
-        if with_value > 0:
-            off = float(high) * 4294967296.0 + float(low)
-            squares[w] = max(0.0, square - off * off / with_value)
-        else:
-            squares[w] = 0.0
-    return approximated
-
-
-@jit()
-def _distinct(
-    field: int, hashes: Array, end: int, stop: int, sketches: Array, panes: Array, measures: Array, found: Array,
-    table: Array, stamps: Array, stamp: int, registers: Array, spare: Array,
-) -> None:  # fmt: skip
-    """Distinct counts of one field over the windows [0, stop) of the payments series, into found[window]."""
-    mask = table.shape[0] - 1
-    row = end
-    seen = 0
-    for w in range(stop):
-        if sketches[w, field] < 0:
-            continue
-        if measures[w, M_PANE_FROM] >= 0:
-            found[w] = distinct_panes(panes, w, sketches[w, field], hashes, end, measures, registers, spare)
-            continue
-        start = measures[w, M_START]
-        for k in range(row - 1, start - 1, -1):
-            value = hashes[k]
-            if value == 0:
-                continue
-            slot = value & mask
-            while stamps[slot] == stamp and table[slot] != value:
-                slot = (slot + 1) & mask
-            if stamps[slot] != stamp:
-                stamps[slot] = stamp
-                table[slot] = value
-                seen += 1
-        row = min(row, start)
-        found[w] = seen
-
-
-@jit()
-def _answer(
-    program: Array, measures: Array, squares: Array, found: Array, prior: Array, since_last: float, since_first: float,
-    out: Array,
-) -> None:  # fmt: skip
-    """One value a feature, from what was measured."""
-    for f in range(program.shape[0]):
-        op = program[f, 0]
-        w = program[f, 1]
-        answer = np.nan
-        if op == OP_COUNT:
-            answer = float(measures[w, M_COUNT])
-        elif op == OP_SUM:
-            answer = _total(measures[w]) / MICROS
-        elif op == OP_MEAN:
-            if measures[w, M_VALUED] > 0:
-                answer = _total(measures[w]) / measures[w, M_VALUED] / MICROS
-        elif op == OP_MAX:
-            if measures[w, M_VALUED] > 0:
-                answer = float(measures[w, M_MAX]) / MICROS
-        elif op == OP_STDDEV:
-            if measures[w, M_VALUED] > 1:
-                answer = np.sqrt(squares[w] / (measures[w, M_VALUED] - 1)) / MICROS
-        elif op == OP_DISTINCT:
-            answer = found[program[f, 2], w]
-        elif op == OP_FRAUD_RATE:
-            labels = _total(measures[w]) / WEIGHT_ONE
-            frauds = _total(measures[program[f, 3]]) / WEIGHT_ONE
-            answer = (frauds + prior[0] * prior[1]) / (labels + prior[1])
-        elif op == OP_WEIGHT:
-            answer = _total(measures[w]) / WEIGHT_ONE
-        elif op == OP_SINCE_LAST:
-            answer = since_last
-        else:
-            answer = since_first
-        out[f] = answer
 
 
 @jit()
@@ -342,7 +159,7 @@ def _count_row(
             begin = (t - windows[w, W_LENGTH] + 1) // pane
             begin = max(begin, -(-oldest // pane), dropped // pane + 1) * pane
             since[w] = begin
-            for k in range(_first_after(times, floor, n, begin - 1), n):
+            for k in range(first_after(times, floor, n, begin - 1), n):
                 pane_add(
                     panes, spreads, counts, since, w, windows[w], sketches[w], clock, times[k], valued, values[k],
                     hashes, k,
@@ -356,7 +173,7 @@ def _count_row(
     "int64[::1], int64[:,:,::1], int64[::1], int64[:,::1], int64[::1],"
     "int64[::1], int64[::1], float64[:,::1], int64[:,::1],"
     "int64[:,:,::1], int64[::1], int64[:,::1], int64[::1])",
-    uses=(window_record, panes_module),
+    uses=(window_record, panes_module, window_measure),
 )
 def run_windows(  # the arguments are the whole interface between two worlds: flat arrays, nothing hidden
     series: Array, bounds: Array, windows: Array, sketches: Array, program: Array, limits: Array, prior: Array,
@@ -430,7 +247,7 @@ def run_windows(  # the arguments are the whole interface between two worlds: fl
     dropped = np.full(n_series, NEVER, np.int64)
     own = np.empty(n_series, np.int64)
     panes_room = limits[L_PANES]
-    pane_words = PANE_WORDS + panes_module.HLL_WORDS * fields
+    pane_words = PANE_WORDS + HLL_WORDS * fields
     panes = np.empty((n_windows, panes_room, pane_words), np.int64)
     spreads = np.empty((n_windows, panes_room, 1), np.float64)
     pane_counts = np.zeros(n_windows, np.int64)
@@ -449,7 +266,7 @@ def run_windows(  # the arguments are the whole interface between two worlds: fl
     table = np.empty(slots if fields > 0 else 1, np.int64)
     stamps = np.zeros(slots if fields > 0 else 1, np.int64)
     stamp = 0
-    registers = np.empty(panes_module.HLL_REGISTERS, np.int64)
+    registers = np.empty(HLL_REGISTERS, np.int64)
     write = 0
     write_sealed = 0
     write_panes = 0
@@ -545,7 +362,7 @@ def run_windows(  # the arguments are the whole interface between two worlds: fl
                 for s in range(n_series):
                     if retractions[r, 3] >> s & 1 == 0 or (now != NEVER and old < now - series[s, S_KEEP]):
                         continue
-                    at = _first_after(times[s], 0, n[s], old) - 1
+                    at = first_after(times[s], 0, n[s], old) - 1
                     while at >= 0 and times[s, at] == old and values[s, at] != retractions[r, 2]:
                         at -= 1
                     if at >= 0 and times[s, at] == old and at >= n[s] - limits[L_RAW]:
@@ -576,10 +393,10 @@ def run_windows(  # the arguments are the whole interface between two worlds: fl
                     oldest = NEVER if now == NEVER else now - series[PAYMENTS, S_KEEP]
                     gone = trimmed
                     for s in range(PAYMENTS, REFUNDS + 1):
-                        visible = max(_first_after(times[s], 0, n[s], oldest - 1), n[s] - limits[L_RAW])
+                        visible = max(first_after(times[s], 0, n[s], oldest - 1), n[s] - limits[L_RAW])
                         if visible > 0:
                             gone = max(gone, times[s, visible - 1])
-                        at = _first_after(times[s], visible, n[s], t)
+                        at = first_after(times[s], visible, n[s], t)
                         if at > visible:
                             previous = max(previous, times[s, at - 1])
                     if gone <= t:
@@ -594,7 +411,7 @@ def run_windows(  # the arguments are the whole interface between two worlds: fl
                 oldest = NEVER if now == NEVER else now - series[s, S_KEEP]
                 if t < oldest and kind != KIND_PAYMENT:
                     continue
-                at = _first_after(times[s], 0, n[s], t)
+                at = first_after(times[s], 0, n[s], t)
                 _insert(times[s], values[s], hashes, series[s, S_FIELDS], n[s], at, events[event])
                 own[s] = at
                 n[s] += 1
@@ -618,7 +435,7 @@ def run_windows(  # the arguments are the whole interface between two worlds: fl
                     if bounds[s] == bounds[s + 1]:
                         continue
                     oldest = NEVER if now == NEVER else now - series[s, S_KEEP]
-                    end = own[s] + 1 if own[s] >= 0 else _first_after(times[s], 0, n[s], t)
+                    end = own[s] + 1 if own[s] >= 0 else first_after(times[s], 0, n[s], t)
                     floor = max(0, n[s] - limits[L_RAW])
                     gone = NEVER
                     if h >= 0:
@@ -630,7 +447,7 @@ def run_windows(  # the arguments are the whole interface between two worlds: fl
                     if own[s] >= 0:
                         floor = min(floor, own[s])
                     end = max(end, floor)
-                    approximated |= _measure(
+                    approximated |= measure_windows(
                         times[s], values[s], hashes, n[s], end, floor, oldest, gone, t, series[s, S_VALUED],
                         bounds[s], bounds[s + 1], exact, windows, sketches, panes, spreads, pane_counts, since,
                         measures, squares, spare, spare_spread,
@@ -638,11 +455,11 @@ def run_windows(  # the arguments are the whole interface between two worlds: fl
                     if s == PAYMENTS:
                         for f in range(fields):
                             stamp += 1
-                            _distinct(
+                            count_distinct(
                                 f, hashes[f], end, bounds[1], sketches, panes, measures, found[f], table, stamps,
                                 stamp, registers, spare,
                             )  # fmt: skip
-                _answer(program, measures, squares, found, prior, since_last, since_first, out[event])
+                answer_features(program, measures, squares, found, prior, since_last, since_first, out[event])
                 flags[event, 1] = approximated
                 for s in range(n_series):
                     if own[s] >= 0 and now != NEVER and t < now - series[s, S_KEEP]:
@@ -671,7 +488,7 @@ def run_windows(  # the arguments are the whole interface between two worlds: fl
             if h >= 0:
                 first = sealed[s]
             if first == 0 and clock[0] != NEVER:
-                first = _first_after(times[s], 0, n[s], clock[0] - series[s, S_KEEP] - 1)
+                first = first_after(times[s], 0, n[s], clock[0] - series[s, S_KEEP] - 1)
                 if first > 0 and s <= REFUNDS:
                     trimmed = max(trimmed, times[s, first - 1])
             heads_out[write + HEAD_WORDS + s] = n[s] - first

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from operators import window_kernel as kernel
+from operators import window_measure as measure
 from operators.expression import compile_expression
 from operators.features import EntitySpec, FeatureSet, Window, fact_names
 from operators.inflight import DEVICE_EVENT, IDENTITY_EVENT
@@ -25,11 +25,11 @@ RETENTION_WITHOUT_WINDOWS_US: Final = 30 * DAY_US
 """How long since_last is remembered in a feature set without any window."""
 
 _OPS: Final = {
-    "count": kernel.OP_COUNT,
-    "sum": kernel.OP_SUM,
-    "mean": kernel.OP_MEAN,
-    "max": kernel.OP_MAX,
-    "stddev": kernel.OP_STDDEV,
+    "count": measure.OP_COUNT,
+    "sum": measure.OP_SUM,
+    "mean": measure.OP_MEAN,
+    "max": measure.OP_MAX,
+    "stddev": measure.OP_STDDEV,
 }
 _STREAM_EVENTS: Final = {"device_event": DEVICE_EVENT, "identity_event": IDENTITY_EVENT}
 
@@ -129,18 +129,18 @@ class Plan:
 
         amounts(PAYMENTS, entity.windows, entity.amount)
         for field, one in enumerate(entity.distinct):
-            program.extend((kernel.OP_DISTINCT, builder.window(PAYMENTS, w), field, 0) for w in one.windows)
+            program.extend((measure.OP_DISTINCT, builder.window(PAYMENTS, w), field, 0) for w in one.windows)
         for window in entity.fraud_rate:
             label, fraud = builder.window(labels, window), builder.window(frauds, window)
-            program.append((kernel.OP_FRAUD_RATE, label, 0, fraud))
-            program.append((kernel.OP_WEIGHT, fraud, 0, 0))
-            program.append((kernel.OP_WEIGHT, label, 0, 0))
+            program.append((measure.OP_FRAUD_RATE, label, 0, fraud))
+            program.append((measure.OP_WEIGHT, fraud, 0, 0))
+            program.append((measure.OP_WEIGHT, label, 0, 0))
         for at, group in zip(groups, entity.filtered, strict=True):
             amounts(at, group.windows, group.amount)
         for at, stream in zip(streams, entity.streams, strict=True):
-            program.extend((kernel.OP_COUNT, builder.window(at, window), 0, 0) for window in stream.windows)
+            program.extend((measure.OP_COUNT, builder.window(at, window), 0, 0) for window in stream.windows)
         if entity.since_last:
-            program += [(kernel.OP_SINCE_LAST, 0, 0, 0), (kernel.OP_SINCE_FIRST, 0, 0, 0)]
+            program += [(measure.OP_SINCE_LAST, 0, 0, 0), (measure.OP_SINCE_FIRST, 0, 0, 0)]
         self.program = np.array(program, np.int64).reshape(len(program), 4)
         self._arrays(feature_set, entity, limits, builder)
 

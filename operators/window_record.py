@@ -16,7 +16,8 @@ Head:   layout | indexed << 32, last_any, first_seen, last_payment, trimmed, row
         last_payment  largest event time of a payment of any type, NEVER without
         trimmed       largest event time of a payment whose row is gone, NEVER without
         indexed       1 when there is an index; the head's rows are then the newest ones of each series
-Row:    time, value (only in series with values; ABSENT: none, or a label that was retracted), hashes (payments series: one a distinct field, 0: none)
+Row:    time, value (only in series with values; ABSENT: none, or a label that was retracted), hashes (payments
+        series: one a distinct field, 0: none)
 Index:  layout, then per series: chunks, next id, dropped (largest time of a row given up beyond the raw limit, or
         NEVER); then a bit set of the windows that have panes, 62 a word; then per series and chunk, oldest first:
         id, rows, first time, last time

@@ -171,9 +171,7 @@ class Oracle:
         for one in spec.distinct:
             for window in one.windows:
                 name = one.field
-                measure(
-                    entering, window, longest, [f"distinct_{name}"], lambda found, name=name: _distinct(found, name)
-                )
+                measure(entering, window, longest, [f"distinct_{name}"], partial(_distinct, name))
         for holds, group in zip(self.filters, spec.filtered, strict=True):
             rows = [row for row in entering if holds(row[1].values)]
             names = [f"{group.name}_{aggregate}" for aggregate in group.amount]
@@ -188,7 +186,7 @@ class Oracle:
             events = [row for row in self.streams.get(key, []) if row[1] == stream.event and row[2] in stream.kinds]
             for window in stream.windows:
                 most = max(w.us for w in stream.windows)
-                measure(events, window, most, [f"{stream.name}_count"], lambda found: [len(found)])
+                measure(events, window, most, [f"{stream.name}_count"], _count)
         for window in {w for over in _all_windows(spec) for w in over}:
             if t - window.us + 1 < (self.covered or 0):
                 flags.append(f"warming:{window.label}")
@@ -208,6 +206,10 @@ def _all_windows(spec: EntitySpec) -> list[tuple[Window, ...]]:
 def _type(row: Row) -> str:
     assert isinstance(row[1].event, Transaction)
     return row[1].event.payment_type
+
+
+def _count(found: Sequence[Any]) -> list[float]:
+    return [len(found)]
 
 
 def _distinct(field: str, found: Sequence[Row]) -> list[float]:
