@@ -72,9 +72,10 @@ class Shard:
         """
         earlier = self._stores.get(step)
         if earlier is not None:
-            self.write_waiting()
-            del self._stores[step]
-            earlier.close()
+            with self.lock:
+                self._waiting.pop(step, None)  # would only be undone
+                del self._stores[step]
+                earlier.close()
         family = step_family(step)
         if step not in self._families:
             if family in self._known:

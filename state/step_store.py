@@ -183,7 +183,7 @@ class RocksStepStore:
         return sum(count for _, count in self._undo_counts) + len(self._touched)
 
     def close(self) -> None:
-        """Let go of RocksDB; any later call that needs it raises StateError. Idempotent; the shard writes first."""
+        """Let go of RocksDB; any later call that needs it raises StateError. Idempotent."""
         self._cache.dismiss(self._records)
         self._touched = set()
         self._before = []
