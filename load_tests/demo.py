@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import orjson
+from rich import box
 from rich.columns import Columns
 from rich.console import Console, Group
 from rich.panel import Panel
@@ -98,15 +99,17 @@ def show(summary: Summary, console: Console) -> None:
 
 
 def _pattern_table(summary: Summary) -> Table:
-    table = Table(title="What was caught (challenged, reviewed or declined)", title_justify="left", show_footer=True)
+    # Narrow on purpose: it fits a terminal of 80 columns.
+    table = Table(title="What was caught: challenged, reviewed or declined", title_justify="left", show_footer=True)
+    table.box, table.collapse_padding, table.pad_edge = box.SIMPLE_HEAVY, True, False
     total = summary.total
-    cells = [_caught_cells(caught) for caught in summary.patterns.values()]
-    headers = ("frauds", "stopped", "money", "money stopped", "episodes", "stopped", "first stopped at payment")
-    table.add_column("pattern", footer="all")
+    headers = ("frauds", "stopped", "money", "stopped", "crimes", "stopped", "first")
+    table.add_column("pattern", footer="all", no_wrap=True)
     for header, footer in zip(headers, _caught_cells(total), strict=True):
-        table.add_column(header, footer=footer, justify="right")
-    for pattern, row in zip(summary.patterns, cells, strict=True):
-        table.add_row(pattern.replace("_", " "), *row)
+        table.add_column(header, footer=footer, justify="right", no_wrap=True)
+    for pattern, caught in summary.patterns.items():
+        table.add_row(pattern.replace("_", " "), *_caught_cells(caught))
+    table.caption = "a crime is one payment or many; first: which of them was stopped first, median"
     return table
 
 
@@ -115,11 +118,11 @@ def _caught_cells(caught: Caught) -> tuple[str, ...]:
     return (
         f"{caught.frauds:,}",
         _share(caught.stopped, caught.frauds),
-        f"€ {caught.money_eur:,.0f}",
+        f"€{caught.money_eur:,.0f}" if caught.money_eur < 10_000 else f"€{caught.money_eur / 1000:,.0f}k",
         _share(caught.money_stopped_eur, caught.money_eur),
         f"{caught.episodes:,}",
         _share(caught.episodes_stopped, caught.episodes),
-        "" if first is None else f"{first:g} (median)",
+        "" if first is None else f"{first:g}.",
     )
 
 

@@ -10,6 +10,7 @@ The same parameters give the same bytes. docs/traffic.md says what is in it.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 import time
 from dataclasses import asdict, replace
@@ -18,6 +19,7 @@ from typing import Any, Final
 
 import orjson
 
+import load_tests.traffic as traffic_package
 from load_tests.traffic.bench import write_bench
 from load_tests.traffic.layout import Params
 from load_tests.traffic.mishaps import broken_events, broken_payments, order_of_arrival
@@ -31,9 +33,6 @@ from load_tests.traffic.records import (
 )
 from load_tests.traffic.simulate import Traffic, simulate
 from load_tests.traffic.writer import FORMATS, encode_line, to_records, write_lines, write_records
-
-VERSION: Final = 1
-"""Raised whenever the same parameters give other bytes: traffic of another version is made anew."""
 
 STREAMS: Final = {
     "transaction": "transactions",
@@ -77,8 +76,11 @@ def generate(params: Params, out: Path) -> dict[str, Path]:
 
 
 def fingerprint(params: Params) -> Record:
-    """What decides the bytes."""
-    return {"version": VERSION, **asdict(params), "customers": params.customer_count}
+    """What decides the bytes: the parameters, and the generator itself, so that traffic of another one is made anew."""
+    code = hashlib.sha256()
+    for source in (Path(__file__), *sorted(Path(traffic_package.__path__[0]).glob("*.py"))):
+        code.update(source.read_bytes())
+    return {"generator": code.hexdigest(), **asdict(params), "customers": params.customer_count}
 
 
 def is_made(params: Params, out: Path) -> bool:

@@ -167,6 +167,12 @@ def test_traffic_is_made_anew_for_other_parameters_only(made: Path) -> None:
     assert not is_made(SMALL, made / "elsewhere")
 
 
+def test_traffic_is_made_anew_by_another_generator(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "habits.py").write_text("changed = True\n")
+    monkeypatch.setattr("load_tests.traffic.__path__", [str(tmp_path)])
+    assert not is_made(SMALL, made)
+
+
 def test_another_format_replaces_the_files_of_the_first(tmp_path: Path) -> None:
     tiny = Params(payments=600, customers=60, days=10)
     generate(tiny, tmp_path)
