@@ -90,17 +90,12 @@ def replay(
     decisions, byte for byte. Stop it with Ctrl-C and run it again with the same --state to go on.
     """
     from flows.profile import load_profile  # noqa: PLC0415  # --help must not wait for numba and River to load
-    from flows.replay import ReplayOptions, Run, run_replay  # noqa: PLC0415
+    from flows.replay import ReplayOptions, Run, find_inputs, prepare_folders, run_replay  # noqa: PLC0415
     from schemas.validate import Limits  # noqa: PLC0415
 
     if processes > 1 and state is None:
         message = "--processes: several processes share a --state folder; give one"
         raise typer.BadParameter(message)
-    if processes > 1 and member is None:
-        load_profile(profile)  # refused here, once, rather than by every process
-        metrics = _replay_cluster(processes, out)
-        _finish(bool(metrics["finished"]), profile, events, out, metrics, report=report)
-        return
     loaded = load_profile(profile)
     process = None
     if member is not None:
@@ -121,6 +116,12 @@ def replay(
         shards=shards,
         process=process,
     )
+    if processes > 1 and member is None:
+        # Refused here, once, rather than by every process; and the state folder is made by one of them only.
+        prepare_folders(loaded, options, find_inputs(events))
+        metrics = _replay_cluster(processes, out)
+        _finish(bool(metrics["finished"]), profile, events, out, metrics, report=report)
+        return
     run = Run()
     undo = run.stop_on_signals()
     started = time.perf_counter()

@@ -29,7 +29,7 @@ IDENTITY, DEVICE, OUTCOMES, TICKS, PAYMENTS = range(5)
 class Ingest(Protocol):
     """Makes an event of a raw record; what cannot be read comes back as a dead letter without an event."""
 
-    def __call__(self, payload: bytes | dict[str, Any], origin: tuple[str, int, int]) -> InFlight:
+    def __call__(self, payload: bytes | dict[str, Any], origin: tuple[str, int, int], /) -> InFlight:
         """The event of one record; never raises for what the record holds."""
         ...
 

@@ -59,14 +59,14 @@ class Profile:
         """One step an entity, in the feature set's order."""
         return [(spec, Entity(self.features, spec)) for spec in self.features.entities]
 
-    def decide(self, *, outcomes: bool) -> Decide:
-        """The last step."""
+    def decide(self, *, outcomes: bool, in_order: bool) -> Decide:
+        """The last step; without order of arrival a label may overtake its payment."""
         learning = self.learning
         restore: Callable[[bytes | None], Model] | None = None
         if learning.model is not None:
             restore = restore_model(self.features, learning)
         keep_us = learning.maturity_us + learning.correction_horizon_us if outcomes else None
-        config = DecideConfig(keep_us=keep_us, geo_version=self.geo.version, rates_version=self.rates.version)
+        config = DecideConfig(keep_us, self.geo.version, self.rates.version, may_overtake=not in_order)
         return Decide(self.features, self.policy, restore, config)
 
 

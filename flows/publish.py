@@ -29,6 +29,7 @@ SLOTS: Final = tuple(sorted((DECISIONS, LABELLED_OUTCOMES, DEAD_LETTERS)))
 """Sorted, because bytewax numbers partitions in the order of their names, whatever order list_parts gives them in."""
 
 DAY_US: Final = 86_400_000_000
+_MOST_WAITING: Final = 1_000_000
 _SWEPT_AT_ONCE: Final = 2_000
 """Ledger entries deleted in one snapshot: fewer than a second's decisions lets it grow, more lengthens the stall."""
 
@@ -85,7 +86,15 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
     """One output file and its ledger."""
 
     def __init__(
-        self, slot: str, path: Path, ledger: StepStore, committed: int, ttl_us: int, sync: Callable[[], None] | None
+        self,
+        slot: str,
+        path: Path,
+        ledger: StepStore,
+        committed: int,
+        ttl_us: int,
+        sync: Callable[[], None] | None,
+        *,
+        may_overtake: bool = False,
     ) -> None:
         """Open the file, cut off a torn line, adopt what stands behind the committed offset.
 
@@ -96,6 +105,7 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
             committed: Length of the file at the last commit.
             ttl_us: For how long retries are answered.
             sync: Makes committed state durable, called once a snapshot; None: nothing here is to outlive the process.
+            may_overtake: Whether a retry may come before its decision, as it may with several workers; it then waits.
 
         Raises:
             StateError: The file is shorter than what was committed.
@@ -104,6 +114,9 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
         self._ledger = ledger
         self._ttl_us = ttl_us
         self._sync = sync
+        self._may_overtake = may_overtake
+        # Retries whose decision has not come yet, by identity; few at any time.
+        self._waiting = {key[1:]: int.from_bytes(count, "big") for key, count in ledger.scan(b"w", b"x", _MOST_WAITING)}
         # Answers to a retry repeat their decision's identity, so adopted ones are counted, not listed.
         self._adopted: dict[tuple[bytes, bool], int] = {}
         self._new_ledger: dict[bytes, bytes | None] = {}
@@ -172,12 +185,38 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
                     adopted[key] = left - 1
                 if self._slot == DECISIONS and not duplicate:
                     self._remember(record, *self._place.pop(record.identity))
+                    self._answer_waiting(record)
                 return
-        line = self._answer(record) if duplicate else record.line
-        if self._slot == DECISIONS and not duplicate:
-            self._remember(record, self._end, len(line))
+        if duplicate:
+            line = self._answer(record)
+            if line is None:
+                self._wait(record.identity, self._waiting.get(record.identity, 0) + 1)
+                return
+            self._write(line)
+            return
+        if self._slot == DECISIONS:
+            self._remember(record, self._end, len(record.line))
+        self._write(record.line)
+        self._answer_waiting(record)
+
+    def _write(self, line: bytes) -> None:
         self._buffer.append(line)
         self._end += len(line) + 1
+
+    def _wait(self, identity: bytes, count: int) -> None:
+        self._new_ledger[b"w" + identity] = count.to_bytes(4, "big") if count else None
+        if count:
+            self._waiting[identity] = count
+        else:
+            del self._waiting[identity]
+
+    def _answer_waiting(self, decided: Publication) -> None:
+        """Answer the retries that came before their decision."""
+        count = self._waiting.get(decided.identity) if self._waiting else None
+        if count:
+            self._wait(decided.identity, 0)
+            for _ in range(count):
+                self._publish(Publication(decided.identity, b"", decided.seen_at_us))
 
     def _remember(self, record: Publication, offset: int, length: int) -> None:
         day = record.seen_at_us // DAY_US
@@ -185,8 +224,8 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
             4, "big"
         )
 
-    def _answer(self, record: Publication) -> bytes:
-        """The decision already published of this payment, marked as the answer to a retry.
+    def _answer(self, record: Publication) -> bytes | None:
+        """The decision already published of this payment, marked as the answer to a retry; None: it has not come yet.
 
         Raises:
             StateError: The ledger does not know it, although the step `seen` does: they are out of step.
@@ -197,6 +236,8 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
         place = next((self._new_ledger[key] for key in keys if key in self._new_ledger), None)
         if place is None:
             place = next((found for found in self._ledger.get_many(keys) if found is not None), None)
+        if place is None and self._may_overtake:
+            return None
         if place is None:
             message = (
                 f"slot {self._slot}: a retry of transaction {record.identity.decode()!r} came, and the ledger holds no "

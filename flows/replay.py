@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final
+from typing import Final
 
 from bytewax._bytewax import cli_main
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
@@ -24,7 +24,7 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 from flows.decide import build, slot_path
 from flows.files import EventFile, find_events
 from flows.ingest import STREAMS, ingest
-from flows.merge import Merge, MergeState
+from flows.merge import Ingest, Merge, MergeState
 from flows.profile import Profile
 from flows.publish import SLOTS, FileSlot, SlotSnapshot
 from flows.stage import Part
@@ -177,9 +177,7 @@ def run_replay(profile: Profile, options: ReplayOptions, run: Run) -> None:
     directory = options.state or temporary
     if directory is None:
         raise AssertionError
-    options.out.mkdir(parents=True, exist_ok=True)
-    if options.state is not None:
-        prepare_state(profile, options, files)
+    prepare_folders(profile, options, files)
     home = StateHome(directory / "shards", StateOptions())
     try:
         _execute(profile, options, run, files, home, directory)
@@ -194,9 +192,10 @@ def _execute(
 ) -> None:
     enricher = profile.enricher()
     outcomes = "outcomes" in files
+    in_order = options.process is None
 
     def open_merge(state: MergeState | None) -> Merge:
-        def decoder(stream: str) -> Callable[[bytes | dict[str, Any], tuple[str, int, int]], InFlight]:
+        def decoder(stream: str) -> Ingest:
             return ingest(stream, profile.features, enricher, options.limits, options.tokeniser, options.now_us)
 
         return Merge(files, decoder, profile.learning.tick_us, state)
@@ -207,28 +206,28 @@ def _execute(
     def open_slot(slot: str, resumed: SlotSnapshot | None) -> FileSlot:
         ledger = home.open(f"ledger-{slot}", "ledger", resumed["version"] if resumed else None)
         path = slot_path(options.out, slot)
-        return FileSlot(
-            slot, path, ledger, resumed["offset"] if resumed else 0, profile.features.seen_ttl_us, home.sync
-        )
+        committed = resumed["offset"] if resumed else 0
+        sync = home.sync if options.state is not None else None
+        return FileSlot(slot, path, ledger, committed, profile.features.seen_ttl_us, sync, may_overtake=not in_order)
 
     flow = build(
         EventsSource(open_merge, options.batch, run),
         profile.seen(outcomes=outcomes),
         profile.entities(),
-        profile.decide(outcomes=outcomes),
+        profile.decide(outcomes=outcomes, in_order=in_order),
         open_store,
         open_slot,
         shard_names(options.shards),
         run.stats,
-        in_order=options.process is None,
+        in_order=in_order,
     )
     recovery = None
     if options.state is not None:
-        recovery = RecoveryConfig(directory / "recovery")
+        recovery = RecoveryConfig(directory / "recovery")  # type: ignore[no-untyped-call]  # native, without stubs
     calm_collector()
     number, addresses = options.process or (None, None)
     try:
-        cli_main(
+        cli_main(  # type: ignore[no-untyped-call]  # native, without stubs
             flow,
             workers_per_process=1,
             process_id=number,
@@ -276,14 +275,15 @@ def find_inputs(events: Path) -> dict[str, EventFile]:
     return {stream: source for stream, source in found.items() if source is not None}
 
 
-def prepare_state(profile: Profile, options: ReplayOptions, files: dict[str, EventFile]) -> None:
-    """Make the state folder, or see that it belongs to this very replay.
+def prepare_folders(profile: Profile, options: ReplayOptions, files: dict[str, EventFile]) -> None:
+    """Make the output and the state folder, or see that the state belongs to this very replay.
 
     The manifest is durable before the first record is published, so that output without a commit is known as ours.
 
     Raises:
         ConfigError: The folder belongs to another replay, or it is new and the output folder is not empty.
     """
+    options.out.mkdir(parents=True, exist_ok=True)
     state = options.state
     if state is None:
         return
@@ -314,7 +314,7 @@ def prepare_state(profile: Profile, options: ReplayOptions, files: dict[str, Eve
     recovery = state / "recovery"
     shutil.rmtree(recovery, ignore_errors=True)  # what a start that died before its manifest may have left
     recovery.mkdir(parents=True)
-    init_db_dir(recovery, 1)
+    init_db_dir(recovery, 1)  # type: ignore[no-untyped-call]  # native, without stubs
     written = manifest.with_suffix(".new")
     with written.open("w") as out:
         json.dump(wanted, out, indent=1)

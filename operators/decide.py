@@ -8,6 +8,11 @@ Records:
 
     b"p" payment_event_time_us (8, big endian) transaction_id   msgpack: _Pending as an array
     b"M"                                                        the model, as it writes itself
+    b"A"                                                        sha256 (hex) of the artefact the model started from
+    b"w" payment_event_time_us (8, big endian) transaction_id   msgpack: _Waiting, a label that overtook its payment
+
+A model that learns has no artefact of its own for every payment. Its start's hash, its version and the number of
+labels it has learned since name its state: learning is deterministic.
 """
 
 from __future__ import annotations
@@ -20,7 +25,7 @@ import msgspec
 import xxhash
 
 from operators.features import FeatureSet
-from operators.inflight import DEAD_LETTER, PAYMENT, InFlight, Value
+from operators.inflight import DEAD_LETTER, LABEL, PAYMENT, InFlight, Value
 from operators.model import Contributions, Model
 from operators.policy import Policy
 from schemas.events import Label, Tick, Transaction
@@ -28,6 +33,7 @@ from schemas.times import format_rfc3339_us
 from state.api import StepStore
 
 _MODEL_KEY: Final = b"M"
+_START_KEY: Final = b"A"
 _TOP: Final = 5
 """Contributions told with a decision: more than five is a list, not an explanation, and costs bytes in each record."""
 _SWEPT_AT_ONCE: Final = 1_000
@@ -41,11 +47,13 @@ class DecideConfig:
         keep_us: How long a scored payment waits for its label; None: labels are not expected, nothing is kept.
         geo_version: Version of the geo data, for the record.
         rates_version: Version of the exchange rates, for the record.
+        may_overtake: Whether a label may come before its payment, as it may with several workers; it then waits.
     """
 
     keep_us: int | None
     geo_version: str | None
     rates_version: str | None
+    may_overtake: bool = False
 
 
 class _Pending(msgspec.Struct, array_like=True, gc=False):
@@ -55,7 +63,15 @@ class _Pending(msgspec.Struct, array_like=True, gc=False):
     decision: dict[str, Any]
 
 
+class _Waiting(msgspec.Struct, array_like=True, gc=False):
+    label: Label
+    topic: str
+    partition: int
+    offset: int
+
+
 _encode = msgspec.msgpack.Encoder().encode
+_decode_waiting = msgspec.msgpack.Decoder(_Waiting).decode
 _decode = msgspec.msgpack.Decoder(_Pending).decode
 
 # Fields of a decision that its labelled outcome repeats.
@@ -97,6 +113,7 @@ class Decide:
         self._policy = policy
         self._restore_model = restore_model
         self._config = config
+        self._may_overtake = config.may_overtake
 
     def on_batch(self, store: StepStore, batch: list[InFlight]) -> list[InFlight]:
         """Decide payments and learn labels, in order."""
@@ -105,26 +122,28 @@ class Decide:
         found = self._load(store, batch)
         run: list[InFlight] = []
         out: list[InFlight] = []
+
+        def decide_run() -> None:
+            if run:
+                self._decide(store, run, model, pending)
+                out.extend(run if not self._may_overtake else self._with_overtaken(store, run, model, pending))
+                run.clear()
+
         for item in batch:
-            if item.kind == PAYMENT:
-                out.append(item)
-                if not item.duplicate:
-                    run.append(item)
+            event = item.event
+            if item.kind == PAYMENT and not item.duplicate:
+                run.append(item)
                 continue
             # Labels change the model, so what came before them is scored first.
-            if run:
-                self._decide(run, model, pending)
-                run = []
-            event = item.event
+            decide_run()
             if isinstance(event, Label):
-                self._learn(store, item, event, model, pending, found)
-                out.append(item)
+                if self._learn(store, item, event, model, pending, found):
+                    out.append(item)
             elif isinstance(event, Tick):
                 self._expire(store, event, pending)
             else:
                 out.append(item)
-        if run:
-            self._decide(run, model, pending)
+        decide_run()
         if pending:
             store.put_many(list(pending.items()))
         return out
@@ -141,17 +160,23 @@ class Decide:
             return None
         model: Model | None = store.memo.get("model")
         if model is None:
-            model = self._restore_model(store.get_many([_MODEL_KEY])[0])
-            store.memo["model"] = model
+            kept, started = store.get_many([_MODEL_KEY, _START_KEY])
+            model = store.memo["model"] = self._restore_model(kept)
+            if started is None:
+                started = model.artefact_hash().encode()
+                store.put_many([(_START_KEY, started)])
+            store.memo["started"] = started.decode()
         return model
 
-    def _decide(self, run: list[InFlight], model: Model | None, pending: dict[bytes, bytes | None]) -> None:
+    def _decide(
+        self, store: StepStore, run: list[InFlight], model: Model | None, pending: dict[bytes, bytes | None]
+    ) -> None:
         scores: list[float | None]
         scores = model.score_many([item.values for item in run]) if model is not None else [None] * len(run)
         told: list[Contributions] = (
             model.contributions_many([item.values for item in run], _TOP) if model is not None else [()] * len(run)
         )
-        versions = self._versions(model)
+        versions = self._versions(model, store.memo.get("started"))
         for item, score, why in zip(run, scores, told, strict=True):
             item.detail = decision = self._decision(item, score, why, versions)
             if self._config.keep_us is not None:
@@ -212,7 +237,7 @@ class Decide:
             "trace_id": None,
         }
 
-    def _versions(self, model: Model | None) -> dict[str, str | None]:
+    def _versions(self, model: Model | None, started: str | None) -> dict[str, str | None]:
         return {
             "policy_id": self._policy.id,
             "policy_version": self._policy.version,
@@ -220,9 +245,8 @@ class Decide:
             "feature_set_id": self._features.id,
             "feature_set_hash": self._features.hash,
             "model_id": model.id if model else None,
-            # Two states of one version are told apart by the labels they had learned.
             "model_version": f"{model.version}+{model.labels}" if model else None,
-            "model_hash": model.artefact_hash() if model else None,
+            "model_hash": started,
             "rates_hash": self._config.rates_version,
             "geo_hash": self._config.geo_version,
         }
@@ -240,14 +264,20 @@ class Decide:
         model: Model | None,
         pending: dict[bytes, bytes | None],
         found: dict[bytes, bytes | None],
-    ) -> None:
+    ) -> bool:
+        """Whether the label is done with; False when it waits for its payment."""
         key = _label_key(label)
         record = pending.get(key) or found.get(key)
         if record is None:
+            if self._may_overtake:
+                topic, partition, offset = item.origin
+                pending[b"w" + key[1:]] = _encode(_Waiting(label, topic, partition, offset))
+                store.memo["any_waiting"] = True
+                return False
             item.kind = DEAD_LETTER
             item.detail = ("UNMATCHED_OUTCOME", "the decision it is about is no longer kept", item.event)
             item.event = None
-            return
+            return True
         scored = _decode(record)
         if model is not None:
             model.learn_one(scored.values, label.fraud, label.weight)
@@ -266,6 +296,32 @@ class Decide:
             "propensity": None,
             "correction_of": _corrected(label),
         }
+        return True
+
+    def _with_overtaken(
+        self, store: StepStore, run: list[InFlight], model: Model | None, pending: dict[bytes, bytes | None]
+    ) -> list[InFlight]:
+        """The payments just decided, each followed by the label that came before it, if one did."""
+        if not store.memo.setdefault("any_waiting", bool(store.scan(b"w", b"x", 1))):
+            return list(run)
+        out: list[InFlight] = []
+        keys = []
+        for item in run:
+            decision: Any = item.detail
+            keys.append(_pending_key(decision["event_time"], decision["transaction_id"]))
+        waiting = store.get_many([b"w" + key[1:] for key in keys])
+        for item, key, kept in zip(run, keys, waiting, strict=True):
+            out.append(item)
+            record = pending.get(b"w" + key[1:]) or kept
+            if record is None:
+                continue
+            overtook = _decode_waiting(record)
+            origin = (overtook.topic, overtook.partition, overtook.offset)
+            label = InFlight(LABEL, (*item.order, 0), overtook.label, origin, item.ingested_at_us, item.keys, [])
+            self._learn(store, label, overtook.label, model, pending, {})
+            pending[b"w" + key[1:]] = None
+            out.append(label)
+        return out
 
     def _expire(self, store: StepStore, tick: Tick, pending: dict[bytes, bytes | None]) -> None:
         """Drop decisions whose label can no longer come; bounded, so a long gap is caught up over several ticks."""
