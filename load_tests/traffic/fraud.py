@@ -60,11 +60,11 @@ def make_fraud(world: World, genuine: Rows, rng: Rng) -> Scene:
     budget = world.params.payments * world.params.fraud_share
     for pattern, share in PATTERN_SHARES:
         target = scene.frauds + round(budget * share)
-        while scene.frauds < target:
+        barren = 0  # an episode may come to nothing: too late in the simulation, nobody left to rob
+        while scene.frauds < target and barren < 20:
             before = scene.frauds
             pattern(scene, target - scene.frauds)
-            if scene.frauds == before:
-                break
+            barren += scene.frauds == before
     return scene
 
 
