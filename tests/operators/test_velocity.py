@@ -361,6 +361,21 @@ def test_one_future_dated_event_pushes_no_panes_out(tmp_path: Path) -> None:
     assert run.value(item, "count_24h") == 201
 
 
+def test_a_late_payment_behind_panes_given_up_in_its_batch_finds_its_rows(tmp_path: Path) -> None:
+    counts = []
+    for batch_size in (1, 1_000):
+        text = '[entities.account]\nkey = "account_id"\nwindows = ["10m"]\namount = ["count"]'
+        run = Run(tmp_path, limits=Limits(exact=8, raw=1_000, chunk=4, tail=6), text=text)
+        for n in range(200):
+            run.pay(T0 + n * SECOND)
+        times = [T0 + 3_000 * SECOND + n for n in range(17)] + [T0 + 199 * SECOND]
+        items = [payment(run.feature_set, t) for t in times]
+        for at in range(0, len(items), batch_size):
+            run.velocity.on_batch(run.store, items[at : at + batch_size])
+        counts.append(run.value(items[-1], "count_10m"))
+    assert counts == [201, 201]
+
+
 def test_keys_with_any_bytes_do_not_meet(account: Run) -> None:
     keys = ["a", "a\x00", "a\x00\x00\x00\x00\x00", "a\x00\x00\x00\x00\x01", "\x00"]
     for _ in range(2):
