@@ -77,7 +77,7 @@ def replay(
     processes: Annotated[int, typer.Option(min=1, max=64, help="Processes; more than one needs --state.")] = 1,
     shards: Annotated[
         int, typer.Option(min=1, max=32, help="Parts of the key space; fixed for the life of a --state folder.")
-    ] = 32,
+    ] = 8,
     pan_keys: Annotated[
         Path | None, typer.Option(help="Keys that tokenise card numbers; default: WEIR_PAN_KEYS_FILE or WEIR_PAN_KEYS.")
     ] = None,

@@ -37,7 +37,9 @@ from state.api import StepStore
 from state.shards import shard_names
 from state.store import StateHome, StateOptions
 
-SHARDS: Final = 32
+SHARDS: Final = 8
+"""Parts of a replay's key space. More would let more processes share the work (at most one a shard); fewer make larger
+batches a shard, and a new folder is made sooner: each of a shard's column families costs a sync of the disk."""
 MANIFEST: Final = "manifest.json"
 _THROWAWAY_EPOCH: Final = timedelta(seconds=10)
 """Without a state folder nothing is resumed; epochs only bound what the shards remember of one."""

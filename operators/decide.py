@@ -329,7 +329,12 @@ class Decide:
         if keep_us is None or tick.event_time_us <= keep_us:
             return
         limit = b"p" + (tick.event_time_us - keep_us).to_bytes(8, "big")
-        pending.update((key, None) for key, _ in store.scan(b"p", limit, _SWEPT_AT_ONCE))
+        # From where the last tick stopped: what lies before was deleted, and a scan would walk its tombstones.
+        start: bytes = store.memo.get("expired", b"p")
+        if start < limit:
+            page = store.scan(start, limit, _SWEPT_AT_ONCE)
+            pending.update((key, None) for key, _ in page)
+            store.memo["expired"] = page[-1][0] + b"\x00" if len(page) == _SWEPT_AT_ONCE else limit
 
 
 def _corrected(label: Label) -> str | None:

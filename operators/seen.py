@@ -228,12 +228,17 @@ class Seen:
     def _expire(self, store: StepStore, records: _Records, item: InFlight, now_us: int) -> list[InFlight]:
         """Drop what is older than it may be asked for; an outcome whose payment never came is a dead letter."""
         limit = max(0, now_us - self._config.keep_us).to_bytes(8, "big")
-        for page in _pages(store, b"d", b"d" + limit):
+        # From where the last tick stopped: what lies before was deleted, and a scan would walk its tombstones.
+        done: bytes = store.memo.get("expired", b"")
+        store.memo["expired"] = limit
+        for page in _pages(store, b"d" + done, b"d" + limit):
             for index_key in page:
                 records.drop_seen(index_key[9:])
                 records.put(index_key, None)
         buried: list[InFlight] = []
-        for page in _pages(store, b"w", b"w" + limit):
+        if not records.any_held():
+            return buried
+        for page in _pages(store, b"w" + done, b"w" + limit):
             records.load([index_key[9:] for index_key in page])
             for index_key in page:
                 key = index_key[9:]
@@ -309,13 +314,13 @@ class _Records:
     def held(self, name: bytes) -> list[_Held]:
         """Outcomes that wait for this payment."""
         if name not in self._held:
-            if not self._has_held():
+            if not self.any_held():
                 return []
             record = self._store.get_many([b"o" + name])[0]
             self._held[name] = _decode_held(record) if record else []
         return self._held[name]
 
-    def _has_held(self) -> bool:
+    def any_held(self) -> bool:
         """Most shards hold no early outcome at any time; one look spares a read for every payment."""
         if self._any_held:
             self._any_held = bool(self._store.scan(b"o", b"p", 1))

@@ -49,6 +49,8 @@ def every_record(state: Path) -> Iterator[bytes]:
         for name in families:
             family = database.get_column_family(name)
             for key, value in family.items():
+                if not isinstance(key, bytes) or not isinstance(value, bytes):
+                    raise TypeError(name)  # raw mode gives bytes
                 yield key + b"\x00" + value
             family.close()
         database.close()
