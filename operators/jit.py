@@ -33,11 +33,7 @@ def jit(signature: str | None = None, uses: tuple[ModuleType, ...] = ()) -> Call
         if uses:
             digest = hashlib.sha256(b"".join(Path(str(module.__file__)).read_bytes() for module in uses))
             function.__qualname__ += f"_{digest.hexdigest()[:12]}"
-        helper = signature is None  # called by compiled code only: a way in from Python would double its compilation
-        compiled = numba.njit(
-            signature, cache=not helper, nogil=True, error_model="numpy", no_cpython_wrapper=helper,
-            no_cfunc_wrapper=True,
-        )  # fmt: skip
+        compiled = numba.njit(signature, cache=signature is not None, nogil=True, error_model="numpy")
         return cast(F, compiled(function))
 
     return wrap
