@@ -58,6 +58,7 @@ CASES: dict[str, tuple[Known, Known]] = {
     "many-cards-on-account": ({"account.distinct_card_id_24h": 5.0}, {"account.distinct_card_id_24h": 4.0}),
     "digital-goods-burst": ({"mcc": "5816", "card.count_1h": 5.0, "card.sum_1h": 300.0}, {"mcc": "5812"}),
     "impossible-travel": ({"card.speed_kmh": 1200.0, "card.distance_km": 900.0}, {"card.speed_kmh": 820.0}),
+    "two-places-at-once": ({"card.travel_seconds": 0.0, "card.distance_km": 900.0}, {"card.travel_seconds": 1.0}),
     "impossible-travel-account": (
         {"account.speed_kmh": 1600.0, "account.distance_km": 6000.0},
         {"account.distance_km": 300.0},
