@@ -26,4 +26,6 @@ if [ ! -x .venv/bin/uv ]; then
 fi
 .venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements.lock
 .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
+# Kernels are compiled once, here, rather than by the first run, or by several at once.
+.venv/bin/python -c "import operators.model_terms, operators.window_kernel"
 echo "$wanted" > "$stamp"
