@@ -44,6 +44,7 @@ class RocksStepStore:
         "_cache",
         "_family",
         "_handle",
+        "_opened_at",
         "_owner",
         "_pending",
         "_records",
@@ -85,6 +86,7 @@ class RocksStepStore:
         self._cache = cache
         self._records = cache.member()
         self._touched: set[bytes] = set()  # keys whose before-image of this epoch is written
+        self._opened_at = version
         self._sequence = 0
         self._before: list[bytes | None] = []  # key, before, key, before, ... not in RocksDB yet
         self._pending: dict[bytes, bytes | None] = {}  # writes that are not in RocksDB yet
@@ -146,13 +148,16 @@ class RocksStepStore:
         with self._owner.lock:
             batch = WriteBatch(raw_mode=True)
             batch.put(self._version_key, encode_version(version, oldest))
-            if oldest > self.oldest:
-                batch.delete_range(undo_key(prefix, 0, 0), undo_key(prefix, oldest + 1, 0), self._undo_handle)
-            self._owner.write_waiting_with(batch)
             counts = self._undo_counts
             counts.append((version, len(self._touched)))
-            while counts and counts[0][0] <= oldest:
-                counts.popleft()
+            pruned = 0 if self.oldest >= self._opened_at else 1  # versions of an earlier process: not counted
+            while counts[0][0] <= oldest:
+                pruned += counts.popleft()[1]
+            if pruned and oldest > self.oldest:
+                # From where the last range ended: RocksDB's memory is quadratic in ranges that overlap.
+                start, stop = undo_key(prefix, self.oldest + 1, 0), undo_key(prefix, oldest + 1, 0)
+                batch.delete_range(start, stop, self._undo_handle)
+            self._owner.write_waiting_with(batch)
             self.version = version
             self.oldest = oldest
             self._touched = set()

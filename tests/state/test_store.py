@@ -1,3 +1,4 @@
+import resource
 import subprocess
 import sys
 import threading
@@ -279,6 +280,39 @@ def test_before_images_of_versions_no_longer_kept_leave_the_disk(state_directory
         undo.flush()
         assert home.stats()["undo_bytes"] < before / 10
         del undo
+
+
+def test_pruning_takes_no_memory_that_grows_with_the_number_of_commits(state_directory: Path) -> None:
+    with StateHome(state_directory) as home:
+        store = home.open("s00", "card", None)
+        before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        for number in range(8_000):
+            store.put_many([(b"k%d" % (number % 100), b"v")])
+            store.commit()
+        home._shards["s00"].db.get_column_family("undo").flush()
+        # Ranges deleted one over the other would take 8,000 * 8,000 / 2 numbers of 8 bytes here.
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib < 100_000
+
+
+def test_versions_kept_may_change_between_starts(state_directory: Path) -> None:
+    with StateHome(state_directory, StateOptions(versions_kept=6)) as home:
+        store = home.open("s00", "card", None)
+        for version in range(1, 10):
+            store.put_many([(b"a", b"%d" % version)])
+            store.commit()
+        assert store.oldest == 3
+    with StateHome(state_directory, StateOptions(versions_kept=2)) as home:
+        store = home.open("s00", "card", 9)
+        assert store.commit() == 10
+        assert store.oldest == 8
+        assert home.open("s00", "card", 8).get_many([b"a"]) == [b"8"]
+        undo = home._shards["s00"].db.get_column_family("undo")
+        assert list(undo.keys()) == []
+        del undo
+    with StateHome(state_directory, StateOptions(versions_kept=6)) as home:
+        store = home.open("s00", "card", 8)
+        assert [store.commit() for _ in range(3)] == [9, 10, 11]
+        assert store.oldest == 8
 
 
 def test_stores_of_one_shard_may_be_used_by_different_threads(state_directory: Path) -> None:
