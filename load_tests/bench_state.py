@@ -108,11 +108,15 @@ def run(directory: Path, arguments: argparse.Namespace) -> None:
         stores = [home.open(name, step, None) for name in names for step in STEPS]
     with watch.measure("(making keys and items, to subtract)", touches):
         keys_only(stores, rng, touches, entities, batch)
-    with watch.measure("touch: get + put, new and known keys", touches):
+    with watch.measure("touch: get + put, 100,000 entities (all cached)", touches):
+        touch(stores, rng, touches, 100_000, batch, arguments.epoch, value)
+    with watch.measure("touch: the same, batches of 2", touches // 10):
+        touch(stores, rng, touches // 10, 100_000, 2, arguments.epoch // 10, value)
+    with watch.measure(f"touch: get + put, {entities:,} entities, many new", touches):
         touch(stores, rng, touches, entities, batch, arguments.epoch, value)
-    with watch.measure("touch: get + put, known keys", touches):
+    with watch.measure(f"touch: get + put, {entities:,} entities", touches):
         touch(stores, rng, touches, entities, batch, arguments.epoch, value)
-    with watch.measure("sync all shards, then nothing dirty", 1):
+    with watch.measure("sync all shards", 1):
         home.sync()
     hot = [b"v%012d" % number for number in range(batch)]
     one = stores[0]
