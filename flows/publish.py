@@ -20,6 +20,7 @@ import orjson
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
 from schemas.errors import StateError
+from schemas.times import parse_rfc3339_us
 from state.api import StepStore
 
 DECISIONS: Final = "decisions"
@@ -68,9 +69,9 @@ def dead_letter_identity(topic: str, partition: int, offset: int) -> bytes:
     return f"{topic}/{partition}/{offset}".encode()
 
 
-def labelled_identity(transaction_id: str, source: str, event_time: str) -> bytes:
+def labelled_identity(transaction_id: str, source: str, event_time_us: int) -> bytes:
     """A labelled outcome is told by its transaction, who said it and when."""
-    return f"{transaction_id}\x1f{source}\x1f{event_time}".encode()
+    return f"{transaction_id}\x1f{source}\x1f{event_time_us}".encode()
 
 
 def identity_of(slot: str, record: dict[str, Any]) -> bytes:
@@ -78,7 +79,8 @@ def identity_of(slot: str, record: dict[str, Any]) -> bytes:
     if slot == DECISIONS:
         return decision_identity(record["transaction_id"])
     if slot == LABELLED_OUTCOMES:
-        return labelled_identity(record["transaction_id"], record["source"], record["event_time"])
+        event_time_us = parse_rfc3339_us(record["event_time"])
+        return labelled_identity(record["transaction_id"], record["source"], event_time_us)
     return dead_letter_identity(record["topic"], record["partition"], record["offset"])
 
 

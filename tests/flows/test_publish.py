@@ -7,8 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from flows.publish import DAY_US, DEAD_LETTERS, DECISIONS, FileSlot, Publication, SlotSnapshot
+from flows.publish import (
+    DAY_US,
+    DEAD_LETTERS,
+    DECISIONS,
+    LABELLED_OUTCOMES,
+    FileSlot,
+    Publication,
+    SlotSnapshot,
+    labelled_identity,
+)
 from schemas.errors import StateError
+from schemas.times import format_rfc3339_us
 from state.testing import DictHome
 
 SEEN_US = 20_000 * DAY_US
@@ -127,3 +137,36 @@ def test_dead_letters_are_told_apart_by_their_origin(tmp_path: Path) -> None:
     resumed = _slot(path, ledger, slot=DEAD_LETTERS)
     resumed.write_batch([[dead(1), dead(2), dead(3)]])
     assert [line["offset"] for line in _lines(path)] == [1, 2, 3]
+
+
+def test_labelled_outcomes_are_told_alike_when_computed_and_when_read_back(tmp_path: Path) -> None:
+    path, ledger = tmp_path / "labelled_outcomes.jsonl", DictHome()
+    at_us = 1_772_000_000_000_000
+
+    def labelled() -> Publication:
+        record = {"transaction_id": "t", "source": "maturity", "event_time": format_rfc3339_us(at_us)}
+        return Publication(labelled_identity("t", "maturity", at_us), json.dumps(record).encode(), SEEN_US)
+
+    slot = _slot(path, ledger, slot=LABELLED_OUTCOMES)
+    slot.write_batch([[labelled()]])
+    resumed = _slot(path, ledger, slot=LABELLED_OUTCOMES)
+    resumed.write_batch([[labelled()]])
+    assert len(_lines(path)) == 1
+
+
+def test_a_retry_that_overtook_its_decision_is_answered_once_that_is_published(tmp_path: Path) -> None:
+    path, home = tmp_path / "decisions.jsonl", DictHome()
+    slot = FileSlot(DECISIONS, path, home.open("slot", "ledger", None), 0, 7 * DAY_US, lambda: None, may_overtake=True)
+    slot.write_batch([[_retry("a"), _retry("a")]])
+    snapshot = slot.snapshot()
+    ledger = home.open("slot", "ledger", snapshot["version"])
+    resumed = FileSlot(DECISIONS, path, ledger, snapshot["offset"], 7 * DAY_US, lambda: None, may_overtake=True)
+    resumed.write_batch([[_decision("a")]])
+    resumed.write_batch([[_decision("b"), _retry("a")]])
+    assert [(line["transaction_id"], line["duplicate"]) for line in _lines(path)] == [
+        ("a", False),
+        ("a", True),
+        ("a", True),
+        ("b", False),
+        ("a", True),
+    ]
