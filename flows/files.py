@@ -20,6 +20,9 @@ from schemas.errors import ConfigError, StreamError
 SUFFIXES: Final = (".jsonl", ".avro", ".parquet")
 _ROWS_AT_ONCE: Final = 4_096
 
+# Times stay integers: one that no datetime can hold is for validation to refuse, and must not end the file.
+fastavro.read.LOGICAL_READERS["long-timestamp-micros"] = lambda micros, *_schemas: micros
+
 Record = tuple[bytes | dict[str, Any], int, int]
 """(payload, its number, position behind it)"""
 
@@ -69,7 +72,11 @@ class AvroContainer:
     def __init__(self, path: Path) -> None:
         self.path = path
         with path.open("rb") as source:
-            self.size = sum(block.num_records for block in fastavro.block_reader(_checked(path, source)))
+            try:
+                self.size = sum(block.num_records for block in fastavro.block_reader(_checked(path, source)))
+            except (EOFError, ValueError, TypeError, IndexError) as error:
+                message = f"{path}: expected a whole Avro file, found one that is cut short or damaged ({error})"
+                raise ConfigError(message) from error
 
     def read_from(self, position: int, number: int) -> Iterator[Record]:
         """Records from record `position` on."""
@@ -80,7 +87,7 @@ class AvroContainer:
                     # Not an object: validation says what was expected instead.
                     yield record if isinstance(record, dict) else {}, number, position
                     number += 1
-            except (EOFError, ValueError, TypeError, IndexError) as error:
+            except (EOFError, ValueError, TypeError, IndexError, OverflowError) as error:
                 message = f"{self.path}: record {position} cannot be read as Avro ({error}); is the file cut short?"
                 raise StreamError(message) from error
 
@@ -104,11 +111,27 @@ class ParquetRows:
                 if skip >= batch.num_rows:
                     skip -= batch.num_rows
                     continue
-                for row in batch.slice(skip).to_pylist():
+                for row in _rows(batch.slice(skip)):
                     position += 1
                     yield {name: value for name, value in row.items() if value is not None}, number, position
                     number += 1
                 skip = 0
+
+
+def _rows(batch: Any) -> list[dict[str, Any]]:
+    """All rows; of one with a value that Python cannot hold, the other values, and what stood there as text."""
+    try:
+        rows: list[dict[str, Any]] = batch.to_pylist()
+    except (ValueError, OverflowError):
+        return [{name: _cell(batch.column(name)[at]) for name in batch.schema.names} for at in range(batch.num_rows)]
+    return rows
+
+
+def _cell(cell: Any) -> Any:
+    try:
+        return cell.as_py()
+    except (ValueError, OverflowError):
+        return f"unreadable {cell.type}"
 
 
 def _checked(path: Path, source: io.BufferedReader) -> io.BufferedReader:

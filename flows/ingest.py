@@ -64,7 +64,13 @@ def ingest(
 
 
 def _dead(payload: bytes | dict[str, Any], origin: tuple[str, int, int], error: ContractError) -> InFlight:
-    raw = payload if isinstance(payload, bytes) else orjson.dumps(payload, default=str, option=orjson.OPT_NON_STR_KEYS)
+    if isinstance(payload, bytes):
+        raw = payload
+    else:
+        try:
+            raw = orjson.dumps(payload, default=str, option=orjson.OPT_NON_STR_KEYS)
+        except TypeError:  # integers beyond 64 bits, keys of bytes: told as Python would
+            raw = repr(payload).encode("utf-8", "backslashreplace")
     item = InFlight(DEAD_LETTER, (), None, origin, 0, [], [])
     item.detail = (error.reason, error.detail, raw)
     return item

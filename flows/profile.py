@@ -45,14 +45,16 @@ class Profile:
 
     def seen(self, *, outcomes: bool) -> Seen:
         """The first step; without outcomes nothing ever matures, or an outage of theirs would make fraud genuine."""
+        return Seen(self.seen_config(outcomes=outcomes))
+
+    def seen_config(self, *, outcomes: bool) -> SeenConfig:
+        """How long payments are remembered: the ledger and what waits for labels follow it."""
         learning = self.learning
-        return Seen(
-            SeenConfig(
-                seen_ttl_us=self.features.seen_ttl_us,
-                maturity_us=learning.maturity_us if outcomes else None,
-                correction_horizon_us=learning.correction_horizon_us if outcomes else 0,
-                genuine_share=learning.genuine_sample,
-            )
+        return SeenConfig(
+            seen_ttl_us=self.features.seen_ttl_us,
+            maturity_us=learning.maturity_us if outcomes else None,
+            correction_horizon_us=learning.correction_horizon_us if outcomes else 0,
+            genuine_share=learning.genuine_sample,
         )
 
     def entities(self) -> list[tuple[EntitySpec, Entity]]:
@@ -65,7 +67,8 @@ class Profile:
         restore: Callable[[bytes | None], Model] | None = None
         if learning.model is not None:
             restore = restore_model(self.features, learning)
-        keep_us = learning.maturity_us + learning.correction_horizon_us if outcomes else None
+        # Two ticks longer than the first step knows the payment: no label can come for one that is forgotten here.
+        keep_us = self.seen_config(outcomes=True).keep_us + 2 * learning.tick_us if outcomes else None
         config = DecideConfig(keep_us, self.geo.version, self.rates.version, may_overtake=not in_order)
         return Decide(self.features, self.policy, restore, config)
 

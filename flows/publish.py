@@ -32,7 +32,7 @@ SLOTS: Final = tuple(sorted((DECISIONS, LABELLED_OUTCOMES, DEAD_LETTERS)))
 DAY_US: Final = 86_400_000_000
 _MOST_WAITING: Final = 1_000_000
 _SWEPT_AT_ONCE: Final = 2_000
-"""Ledger entries deleted in one snapshot: fewer than a second's decisions lets it grow, more lengthens the stall."""
+"""Ledger entries deleted in one snapshot at the least; twice as many as were added, if that is more, lest it grow."""
 
 
 class Publication:
@@ -123,7 +123,12 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
         self._adopted: dict[tuple[bytes, bool], int] = {}
         self._new_ledger: dict[bytes, bytes | None] = {}
         self._clock_us = 0
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        self._path = path
+        self._written = 0
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise self._unwritable(error) from error
         self._buffer: list[bytes] = []
         size = os.fstat(self._file).st_size
         if size < committed:
@@ -144,7 +149,11 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
             for line in lines:
                 if not line.endswith(b"\n"):
                     break
-                record = orjson.loads(line)
+                try:
+                    record = orjson.loads(line)
+                except orjson.JSONDecodeError as error:
+                    message = f"{path}: byte {end} starts no record ({error}); see docs/runbooks/restore.md"
+                    raise StateError(message) from error
                 duplicate = bool(record.get("duplicate"))
                 key = (identity_of(self._slot, record), duplicate)
                 self._adopted[key] = self._adopted.get(key, 0) + 1
@@ -201,7 +210,14 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
         self._write(record.line)
         self._answer_waiting(record)
 
+    def _unwritable(self, error: OSError) -> StateError:
+        message = (
+            f"{self._path}: cannot be written ({error.strerror}); see docs/runbooks/disk-full.md, then start again"
+        )
+        return StateError(message)
+
     def _write(self, line: bytes) -> None:
+        self._written += 1
         self._buffer.append(line)
         self._end += len(line) + 1
 
@@ -255,8 +271,11 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
         if self._buffer:
             self._buffer.append(b"")
             data = memoryview(b"\n".join(self._buffer))
-            while data:
-                data = data[os.write(self._file, data) :]
+            try:
+                while data:
+                    data = data[os.write(self._file, data) :]
+            except OSError as error:
+                raise self._unwritable(error) from error
             self._buffer = []
 
     def snapshot(self) -> SlotSnapshot:
@@ -264,8 +283,12 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
         self._flush()
         self._sweep()
         version = self._ledger.commit()
+        self._written = 0
         if self._sync is not None:
-            os.fsync(self._file)
+            try:
+                os.fsync(self._file)
+            except OSError as error:
+                raise self._unwritable(error) from error
             self._sync()
         return SlotSnapshot(offset=self._end, version=version)
 
@@ -273,7 +296,8 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
         # One day more than the span, so that the day a retry may still ask for is whole.
         limit = (self._clock_us - self._ttl_us) // DAY_US - 1
         if self._slot == DECISIONS and limit > 0:
-            old = self._ledger.scan(b"d", b"d" + limit.to_bytes(4, "big"), _SWEPT_AT_ONCE)
+            quota = max(_SWEPT_AT_ONCE, 2 * self._written)
+            old = self._ledger.scan(b"d", b"d" + limit.to_bytes(4, "big"), quota)
             if old:
                 self._ledger.put_many([(key, None) for key, _ in old])
 

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import FrameType
@@ -167,7 +167,7 @@ def run_replay(profile: Profile, options: ReplayOptions, run: Run) -> None:
     """Replay until all events are decided or `run.stop` is set; `run.finished` tells which.
 
     Raises:
-        ConfigError: The input, output or state folder cannot be used; nothing was written.
+        ConfigError: The input, output or state folder cannot be used.
         StateError: The state cannot be resumed.
     """
     files = find_inputs(options.events)
@@ -179,7 +179,7 @@ def run_replay(profile: Profile, options: ReplayOptions, run: Run) -> None:
     directory = options.state or temporary
     if directory is None:
         raise AssertionError
-    prepare_folders(profile, options, files)
+    options = replace(options, now_us=prepare_folders(profile, options, files))
     home = StateHome(directory / "shards", StateOptions())
     try:
         _execute(profile, options, run, files, home, directory)
@@ -195,6 +195,7 @@ def _execute(
     enricher = profile.enricher()
     outcomes = "outcomes" in files
     in_order = options.process is None
+    remembered_us = profile.seen_config(outcomes=outcomes).keep_us
 
     def open_merge(state: MergeState | None) -> Merge:
         def decoder(stream: str) -> Ingest:
@@ -210,7 +211,7 @@ def _execute(
         path = slot_path(options.out, slot)
         committed = resumed["offset"] if resumed else 0
         sync = home.sync if options.state is not None else None
-        return FileSlot(slot, path, ledger, committed, profile.features.seen_ttl_us, sync, may_overtake=not in_order)
+        return FileSlot(slot, path, ledger, committed, remembered_us, sync, may_overtake=not in_order)
 
     flow = build(
         EventsSource(open_merge, options.batch, run),
@@ -277,24 +278,35 @@ def find_inputs(events: Path) -> dict[str, EventFile]:
     return {stream: source for stream, source in found.items() if source is not None}
 
 
-def prepare_folders(profile: Profile, options: ReplayOptions, files: dict[str, EventFile]) -> None:
+def prepare_folders(profile: Profile, options: ReplayOptions, files: dict[str, EventFile]) -> int:
     """Make the output and the state folder, or see that the state belongs to this very replay.
+
+    Returns the `now_us` to go by: that of the first start, so that a resume does not judge future events anew.
 
     The manifest is durable before the first record is published, so that output without a commit is known as ours.
 
     Raises:
         ConfigError: The folder belongs to another replay, or it is new and the output folder is not empty.
     """
-    options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        if options.state is not None:
+            options.state.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"--out {options.out}, --state {options.state}: cannot be made ({error.strerror}: {error.filename})"
+        raise ConfigError(message) from error
     state = options.state
     if state is None:
-        return
+        return options.now_us
     wanted = {
         "format": 1,
         "shards": options.shards,
         "features": profile.features.hash,
         "policy": profile.policy.hash,
         "learning": profile.learning.hash,
+        "rates": profile.rates.version,
+        "geo": profile.geo.version,
+        "pan_keys": options.tokeniser.identity_check if options.tokeniser else None,
         "events": {stream: {"name": source.path.name, "size": source.size} for stream, source in files.items()},
     }
     manifest = state / MANIFEST
@@ -307,7 +319,7 @@ def prepare_folders(profile: Profile, options: ReplayOptions, files: dict[str, E
                     "give the same profile and events, or a new --state folder"
                 )
                 raise ConfigError(message)
-        return
+        return int(found["now_us"])
     for slot in SLOTS:
         path = slot_path(options.out, slot)
         if path.is_file() and path.stat().st_size:
@@ -319,7 +331,8 @@ def prepare_folders(profile: Profile, options: ReplayOptions, files: dict[str, E
     init_db_dir(recovery, 1)  # type: ignore[no-untyped-call]  # native, without stubs
     written = manifest.with_suffix(".new")
     with written.open("w") as out:
-        json.dump(wanted, out, indent=1)
+        json.dump({**wanted, "now_us": options.now_us}, out, indent=1)
         out.flush()
         os.fsync(out.fileno())
     written.rename(manifest)
+    return options.now_us

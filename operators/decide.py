@@ -6,10 +6,10 @@ times still in microseconds.
 
 Records:
 
-    b"p" payment_event_time_us (8, big endian) transaction_id   msgpack: _Pending as an array
+    b"p" seen_at_us (8, big endian) transaction_id              msgpack: _Pending as an array
     b"M"                                                        the model, as it writes itself
     b"A"                                                        sha256 (hex) of the artefact the model started from
-    b"w" payment_event_time_us (8, big endian) transaction_id   msgpack: _Waiting, a label that overtook its payment
+    b"w" seen_at_us (8, big endian) transaction_id              msgpack: labels that overtook their payment
 
 A model that learns has no artefact of its own for every payment. Its start's hash, its version and the number of
 labels it has learned since name its state: learning is deterministic.
@@ -36,7 +36,8 @@ _MODEL_KEY: Final = b"M"
 _START_KEY: Final = b"A"
 _TOP: Final = 5
 """Contributions told with a decision: more than five is a list, not an explanation, and costs bytes in each record."""
-_SWEPT_AT_ONCE: Final = 1_000
+_PAGE: Final = 1_000
+"""Records a scan reads at once; more holds the interpreter longer, fewer costs more calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class _Waiting(msgspec.Struct, array_like=True, gc=False):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_waiting = msgspec.msgpack.Decoder(_Waiting).decode
+_decode_waiting = msgspec.msgpack.Decoder(list[_Waiting]).decode
 _decode = msgspec.msgpack.Decoder(_Pending).decode
 
 # Fields of a decision that its labelled outcome repeats.
@@ -181,7 +182,7 @@ class Decide:
             item.detail = decision = self._decision(item, score, why, versions)
             if self._config.keep_us is not None:
                 carried = {name: decision[name] for name in _CARRIED}
-                key = _pending_key(decision["event_time"], decision["transaction_id"])
+                key = _pending_key(item.ingested_at_us, decision["transaction_id"])
                 pending[key] = _encode(_Pending(item.values, carried))
 
     def _decision(
@@ -267,11 +268,14 @@ class Decide:
     ) -> bool:
         """Whether the label is done with; False when it waits for its payment."""
         key = _label_key(label)
-        record = pending.get(key) or found.get(key)
+        record = pending[key] if key in pending else found.get(key)
         if record is None:
             if self._may_overtake:
                 topic, partition, offset = item.origin
-                pending[b"w" + key[1:]] = _encode(_Waiting(label, topic, partition, offset))
+                held_key = b"w" + key[1:]
+                held = pending.get(held_key) or store.get_many([held_key])[0]
+                known = _decode_waiting(held) if held else []
+                pending[held_key] = _encode([*known, _Waiting(label, topic, partition, offset)])
                 store.memo["any_waiting"] = True
                 return False
             item.kind = DEAD_LETTER
@@ -308,33 +312,35 @@ class Decide:
         keys = []
         for item in run:
             decision: Any = item.detail
-            keys.append(_pending_key(decision["event_time"], decision["transaction_id"]))
+            keys.append(_pending_key(item.ingested_at_us, decision["transaction_id"]))
         waiting = store.get_many([b"w" + key[1:] for key in keys])
         for item, key, kept in zip(run, keys, waiting, strict=True):
             out.append(item)
             record = pending.get(b"w" + key[1:]) or kept
             if record is None:
                 continue
-            overtook = _decode_waiting(record)
-            origin = (overtook.topic, overtook.partition, overtook.offset)
-            label = InFlight(LABEL, (*item.order, 0), overtook.label, origin, item.ingested_at_us, item.keys, [])
-            self._learn(store, label, overtook.label, model, pending, {})
+            for place, overtook in enumerate(_decode_waiting(record)):
+                origin = (overtook.topic, overtook.partition, overtook.offset)
+                order = (*item.order, place)
+                label = InFlight(LABEL, order, overtook.label, origin, item.ingested_at_us, item.keys, [])
+                self._learn(store, label, overtook.label, model, pending, {})
+                out.append(label)
             pending[b"w" + key[1:]] = None
-            out.append(label)
         return out
 
     def _expire(self, store: StepStore, tick: Tick, pending: dict[bytes, bytes | None]) -> None:
-        """Drop decisions whose label can no longer come; bounded, so a long gap is caught up over several ticks."""
+        """Drop decisions whose label can no longer come."""
         keep_us = self._config.keep_us
         if keep_us is None or tick.event_time_us <= keep_us:
             return
         limit = b"p" + (tick.event_time_us - keep_us).to_bytes(8, "big")
         # From where the last tick stopped: what lies before was deleted, and a scan would walk its tombstones.
         start: bytes = store.memo.get("expired", b"p")
-        if start < limit:
-            page = store.scan(start, limit, _SWEPT_AT_ONCE)
+        while start < limit:
+            page = store.scan(start, limit, _PAGE)
             pending.update((key, None) for key, _ in page)
-            store.memo["expired"] = page[-1][0] + b"\x00" if len(page) == _SWEPT_AT_ONCE else limit
+            start = page[-1][0] + b"\x00" if len(page) == _PAGE else limit
+        store.memo["expired"] = start
 
 
 def _corrected(label: Label) -> str | None:
@@ -345,9 +351,9 @@ def _corrected(label: Label) -> str | None:
     return f"{said} {format_rfc3339_us(label.previous_event_time_us)}"
 
 
-def _pending_key(event_time_us: int, transaction_id: str) -> bytes:
-    return b"p" + event_time_us.to_bytes(8, "big") + transaction_id.encode()
+def _pending_key(seen_at_us: int, transaction_id: str) -> bytes:
+    return b"p" + seen_at_us.to_bytes(8, "big") + transaction_id.encode()
 
 
 def _label_key(label: Any) -> bytes:
-    return _pending_key(label.payment_event_time_us, label.transaction_id)
+    return _pending_key(label.payment_seen_at_us, label.transaction_id)

@@ -80,6 +80,8 @@ class _Held(msgspec.Struct, array_like=True, gc=False):
 
 
 _encode = msgspec.msgpack.Encoder().encode
+# The order of a map's entries is not content: a sender may write a retry's attributes in another one.
+_encode_content = msgspec.msgpack.Encoder(order="deterministic").encode
 _decode_seen = msgspec.msgpack.Decoder(_Seen).decode
 _decode_held = msgspec.msgpack.Decoder(list[_Held]).decode
 
@@ -120,7 +122,7 @@ class Seen:
         """Nothing is held back: every batch writes what it changed."""
 
     def _payment(self, records: _Records, item: InFlight, event: Transaction) -> Iterable[InFlight]:
-        digest = xxhash.xxh64_intdigest(_encode(event))
+        digest = xxhash.xxh64_intdigest(_encode_content(event))
         key = event.transaction_id.encode()
         known = records.seen(key)
         if known is not None:
@@ -174,6 +176,7 @@ class Seen:
             transaction_id=outcome.transaction_id,
             event_time_us=outcome.event_time_us,
             payment_event_time_us=known.event_time_us,
+            payment_seen_at_us=known.seen_at_us,
             fraud=fraud,
             # A correction must reach the windows even where the sampling would have left it out.
             weight=weight if sent else 1.0,
@@ -216,6 +219,7 @@ class Seen:
                     transaction_id=key.decode(),
                     event_time_us=matured_at_us,
                     payment_event_time_us=known.event_time_us,
+                    payment_seen_at_us=known.seen_at_us,
                     fraud=False,
                     weight=self._genuine_weight,
                     source="maturity",
@@ -322,7 +326,7 @@ class _Records:
 
     def any_held(self) -> bool:
         """Most shards hold no early outcome at any time; one look spares a read for every payment."""
-        if self._any_held:
+        if self._any_held and not any(self._held.values()):
             self._any_held = bool(self._store.scan(b"o", b"p", 1))
             self._store.memo["any_held"] = self._any_held
         return bool(self._any_held)

@@ -92,6 +92,7 @@ class Label(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     transaction_id: Id
     event_time_us: int  # of the label
     payment_event_time_us: int
+    payment_seen_at_us: int  # the flow's clock when the payment was read: names what was kept of it
     fraud: bool
     weight: float  # 1, or 1 / sampling share for a down-sampled genuine
     source: str  # chargeback, scheme_report, customer, analyst, maturity

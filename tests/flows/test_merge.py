@@ -251,3 +251,42 @@ def test_ticks_carry_their_boundary() -> None:
     tick = list(_merge({"transactions": [5]}))[-1]
     assert tick.kind == TICK
     assert tick.event == Tick(event_time_us=HOUR)
+
+
+def test_a_value_that_python_cannot_hold_does_not_end_the_file(tmp_path: Path) -> None:
+    times = pyarrow.array([0, 2**61, 5], pyarrow.timestamp("us"))
+    table = pyarrow.table({"event_time": times, "outcome_id": ["a", "b", "c"]})
+    pyarrow.parquet.write_table(table, tmp_path / "outcomes.parquet")
+    source = find_events(tmp_path, "outcomes")
+    assert source is not None
+    rows = [payload for payload, _, _ in source.read_from(0, 0)]
+    assert [row["outcome_id"] for row in rows if isinstance(row, dict)] == ["a", "b", "c"]
+    assert isinstance(rows[1], dict)
+    assert rows[1]["event_time"] == "unreadable timestamp[us]"
+
+    schema = {
+        "type": "record",
+        "name": "r",
+        "fields": [{"name": "event_time", "type": {"type": "long", "logicalType": "timestamp-micros"}}],
+    }
+    (tmp_path / "avro").mkdir()
+    with (tmp_path / "avro" / "outcomes.avro").open("wb") as out:
+        fastavro.writer(out, schema, [{"event_time": 0}, {"event_time": 2**61}, {"event_time": 5}])
+    source = find_events(tmp_path / "avro", "outcomes")
+    assert source is not None
+    assert [payload for payload, _, _ in source.read_from(0, 0)] == [
+        {"event_time": 0},
+        {"event_time": 2**61},
+        {"event_time": 5},
+    ]
+
+
+def test_an_avro_file_cut_short_before_the_start_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "outcomes.avro"
+    with path.open("wb") as out:
+        fastavro.writer(
+            out, {"type": "record", "name": "r", "fields": [{"name": "n", "type": "int"}]}, [{"n": 1}] * 9_000
+        )
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(ConfigError, match=r"outcomes\.avro: expected a whole Avro file"):
+        find_events(tmp_path, "outcomes")

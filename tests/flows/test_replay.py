@@ -256,6 +256,25 @@ def _readable(lines: list[bytes]) -> list[dict[str, Any]]:
     return good
 
 
+def test_a_retry_is_answered_for_as_long_as_its_payment_is_remembered(profile: Path, tmp_path: Path) -> None:
+    rng = random.Random(4)
+    first = payment(rng, 0, START)
+    between = [payment(rng, n, START + timedelta(days=n)) for n in range(1, 12)]
+    directory = tmp_path / "events"
+    directory.mkdir()
+    (directory / "transactions.jsonl").write_bytes(b"\n".join(orjson.dumps(one) for one in [first, *between, first]))
+    (directory / "outcomes.jsonl").touch()
+    longer = write_profile(tmp_path / "profile")
+    learning = (
+        (profile / "learning.toml").read_text().replace('correction_horizon = "2d"', 'correction_horizon = "60d"')
+    )
+    (longer / "learning.toml").write_text(learning)
+    replay(longer, directory, tmp_path / "out")
+    made = decisions(tmp_path / "out")
+    assert len(made) == 13
+    assert made[-1] == {**made[0], "duplicate": True}
+
+
 def test_features_alone_make_a_profile(events: Path, profile: Path, tmp_path: Path) -> None:
     bare = tmp_path / "bare"
     bare.mkdir()

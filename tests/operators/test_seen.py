@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 import pytest
 
 from operators.inflight import DEAD_LETTER, LABEL, OUTCOME, PAYMENT, TICK, InFlight
@@ -85,6 +86,7 @@ def test_an_outcome_becomes_a_label_with_the_keys_of_its_payment() -> None:
         transaction_id="t",
         event_time_us=START + DAY,
         payment_event_time_us=START,
+        payment_seen_at_us=START,
         fraud=True,
         weight=1.0,
         source="chargeback",
@@ -163,6 +165,23 @@ def test_a_payment_is_forgotten_when_neither_retries_nor_corrections_may_come() 
     assert again.duplicate
     step.on_batch(store, [_tick(START + 7 * DAY + HOUR)])
     assert store.as_dict() == {}
+
+
+def test_an_early_outcome_is_found_though_another_payment_of_its_batch_came_between() -> None:
+    step, store = Seen(_config()), DictStore()
+    step.on_batch(store, [_outcome("t", "fraud", START, order=0), _payment("u", START, order=1)])
+    out = step.on_batch(store, [_payment("t", START, order=2)])
+    assert [label.transaction_id for label in _labels(out)] == ["t"]
+
+
+def test_a_retry_whose_attributes_come_in_another_order_is_a_retry() -> None:
+    step, store = Seen(_config()), DictStore()
+    first, retry = _payment("t"), _payment("t", order=1)
+    for item, attributes in ((first, {"a": "1", "b": "2"}), (retry, {"b": "2", "a": "1"})):
+        assert isinstance(item.event, Transaction)
+        item.event = msgspec.structs.replace(item.event, attributes=attributes)
+    step.on_batch(store, [first, retry])
+    assert retry.duplicate
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])

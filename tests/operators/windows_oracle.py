@@ -61,7 +61,8 @@ def label(
 ) -> InFlight:  # fmt: skip
     """A label of one of the account's payments; previous: time, fraud and weight of the label it corrects."""
     event = Label(
-        transaction_id="t", event_time_us=t, payment_event_time_us=0, fraud=fraud, weight=weight, source="analyst",
+        transaction_id="t", event_time_us=t, payment_event_time_us=0, payment_seen_at_us=0, fraud=fraud,
+        weight=weight, source="analyst",
         previous_event_time_us=previous[0] if previous else None, previous_fraud=previous[1] if previous else None,
         previous_weight=previous[2] if previous else None,
     )  # fmt: skip
