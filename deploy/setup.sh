@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes .venv from requirements.lock (exact versions, hashes). Touches nothing outside the project folder.
+# Makes .venv from requirements.lock (exact versions, hashes). Outside the folder, only caches of pip and uv.
 # PYTHON names the interpreter to use; by default the first of python3.12, python3.11, python3 that fits.
 set -eu
 cd "$(dirname "$0")/.."
