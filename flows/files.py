@@ -20,9 +20,6 @@ from schemas.errors import ConfigError, StreamError
 SUFFIXES: Final = (".jsonl", ".avro", ".parquet")
 _ROWS_AT_ONCE: Final = 4_096
 
-# Times stay integers: one that no datetime can hold is for validation to refuse, and must not end the file.
-fastavro.read.LOGICAL_READERS["long-timestamp-micros"] = lambda micros, *_schemas: micros
-
 Record = tuple[bytes | dict[str, Any], int, int]
 """(payload, its number, position behind it)"""
 
