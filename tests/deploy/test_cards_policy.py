@@ -1,4 +1,7 @@
-"""Every rule of the cards profile: a payment that it is about, and its neighbour that it leaves alone."""
+"""Every rule of the cards profile: a payment that it is about, and its neighbour that it leaves alone.
+
+Long, because it is one table with a row for each of the rules, which is read and checked as a whole.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,7 @@
-"""A replay repeats to the byte, resumes where it stopped, and decides every payment once whatever kills it."""
+"""A replay repeats to the byte, resumes where it stopped, and decides every payment once whatever kills it.
+
+Long, because all its tests compare with the output of one uninterrupted replay, made once for the file.
+"""
 
 from __future__ import annotations
 

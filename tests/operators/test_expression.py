@@ -1,3 +1,5 @@
+"""Tests of operators/expression.py. One file, because all of it is held against the same three-valued oracle."""
+
 import math
 import warnings
 from typing import Any

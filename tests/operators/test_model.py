@@ -1,3 +1,5 @@
+"""Tests of operators/model.py. One file, because all of it shares one small feature set and its labels."""
+
 from __future__ import annotations
 
 import math

@@ -1,3 +1,5 @@
+"""Tests of operators/policy.py. One file, because all of it shares one small feature set and its policies."""
+
 import math
 from collections.abc import Sequence
 from pathlib import Path
