@@ -70,7 +70,7 @@ def replay(
     state: Annotated[
         Path | None, typer.Option(help="Folder that lets a stopped or killed replay resume; none: it starts anew.")
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Events read at once; results do not depend on it.")] = 1000,
+    batch: Annotated[int, typer.Option(min=1, help="Events read at once; results do not depend on it.")] = 4000,
     epoch: Annotated[
         float, typer.Option(min=0.05, help="Seconds between commits with --state; results do not depend on it.")
     ] = 1.0,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import bytewax.operators as op
 import msgspec
@@ -33,6 +34,11 @@ from operators.step import Step
 from schemas.codec import encode_json
 from schemas.redact import redact
 from state.shards import shard_of
+
+ROUTE: Final = "route"
+ENCODE: Final = "encode"
+PUBLISH: Final = "publish"
+"""What takes time beside the steps, by the names under which it is counted."""
 
 
 def build(
@@ -63,7 +69,7 @@ def build(
     flow = Dataflow("weir")
     parts = op.input("events", flow, source)
     for stage in stages(seen, entities, decide, shards):
-        parts = run_stage(parts, stage, open_store, stats.stage(stage.step.name), in_order=in_order)
+        parts = run_stage(parts, stage, open_store, stats.stage(stage.step.name), stats.stage(ROUTE), in_order=in_order)
     encoded = op.flat_map("encode", parts, _Encode(stats))
     op.output("publish", encoded, FileSink(open_slot))
     return flow
@@ -117,6 +123,12 @@ class _Encode:
 
     def __call__(self, part: Part) -> Iterable[tuple[str, list[Publication]]]:
         """Called by bytewax for each part of the last step."""
+        started = time.perf_counter()
+        out = self._encode(part)
+        self._stats.stage(ENCODE).observe(time.perf_counter() - started, len(part.work))
+        return out
+
+    def _encode(self, part: Part) -> list[tuple[str, list[Publication]]]:
         events = part.work
         if part.skip:
             events = sorted(part.work + part.skip, key=lambda item: item.order)

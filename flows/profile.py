@@ -16,6 +16,7 @@ from operators.model import Model, restore_model
 from operators.money import Rates
 from operators.policy import Policy, empty_policy, load_policy
 from operators.seen import Seen, SeenConfig
+from schemas.codec import feature_map_json
 from schemas.errors import ProfileError
 
 
@@ -70,7 +71,8 @@ class Profile:
         # Two ticks longer than the first step knows the payment: no label can come for one that is forgotten here.
         keep_us = self.seen_config(outcomes=True).keep_us + 2 * learning.tick_us if outcomes else None
         config = DecideConfig(keep_us, self.geo.version, self.rates.version, may_overtake=not in_order)
-        return Decide(self.features, self.policy, restore, config)
+        tell = feature_map_json([feature.name for feature in self.features.features])
+        return Decide(self.features, self.policy, restore, config, tell)
 
 
 def load_profile(directory: Path) -> Profile:

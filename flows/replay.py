@@ -21,7 +21,7 @@ from bytewax._bytewax import cli_main
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.recovery import RecoveryConfig, init_db_dir
 
-from flows.decide import build, slot_path
+from flows.decide import PUBLISH, build, slot_path
 from flows.files import EventFile, find_events
 from flows.ingest import STREAMS, ingest
 from flows.merge import Ingest, Merge, MergeState
@@ -211,7 +211,8 @@ def _execute(
         path = slot_path(options.out, slot)
         committed = resumed["offset"] if resumed else 0
         sync = home.sync if options.state is not None else None
-        return FileSlot(slot, path, ledger, committed, remembered_us, sync, may_overtake=not in_order)
+        told = run.stats.stage(PUBLISH)
+        return FileSlot(slot, path, ledger, committed, remembered_us, sync, may_overtake=not in_order, stats=told)
 
     flow = build(
         EventsSource(open_merge, options.batch, run),

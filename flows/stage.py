@@ -80,7 +80,8 @@ OpenStore = Callable[[str, str, int | None], StepStore]
 class Router:
     """Cuts what comes out of one step into parts for the next; with one worker, in order of arrival."""
 
-    def __init__(self, stage: Stage, in_order: bool) -> None:
+    def __init__(self, stage: Stage, in_order: bool, stats: StageStats) -> None:
+        self._stats = stats
         self._route = stage.route
         self._shards = stage.shards
         self._in_order = in_order
@@ -89,6 +90,12 @@ class Router:
 
     def __call__(self, part: Part) -> Iterable[tuple[str, Part]]:
         """Called by bytewax for each part that the step before puts out."""
+        started = time.perf_counter()
+        out = self._pass_on(part)
+        self._stats.observe(time.perf_counter() - started, 0)
+        return out
+
+    def _pass_on(self, part: Part) -> list[tuple[str, Part]]:
         if not self._in_order:
             return self._cut(part.batch, part.work + part.skip if part.skip else part.work)
         waiting = self._waiting
@@ -175,11 +182,11 @@ class ShardLogic(StatefulBatchLogic[Part, Part, ShardSnapshot]):
 
 
 def run_stage(
-    parts: Stream[Part], stage: Stage, open_store: OpenStore, stats: StageStats, *, in_order: bool
+    parts: Stream[Part], stage: Stage, open_store: OpenStore, stats: StageStats, routing: StageStats, *, in_order: bool
 ) -> Stream[Part]:
     """Add router and step to the flow; returns the stream of parts that the step puts out."""
     name = stage.step.name
-    router = Router(stage, in_order)
+    router = Router(stage, in_order, routing)
     routed = op.flat_map(f"{name}_route", parts, router)
     # The builder of stateful_batch is told the resume state only, so the shard's name rides in the value.
     keyed: KeyedStream[Any] = op.map(f"{name}_key", routed, _with_name)

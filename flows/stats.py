@@ -84,6 +84,7 @@ class StageStats:
             "p50_us": _micros(self.per_event.quantile(0.5)),
             "p99_us": _micros(self.per_event.quantile(0.99)),
             "batch_p99_us": _micros(self.batches.quantile(0.99)),
+            "snapshot_total_s": round(self.snapshots.total_s, 6),
             "snapshot_p99_us": _micros(self.snapshots.quantile(0.99)),
             "snapshot_max_us": _micros(self.snapshots.largest_s),
         }
@@ -127,7 +128,7 @@ def merge_rows(members: list[dict[str, Any]]) -> dict[str, Any]:
         for name, row in member["stages"].items():
             known = stages.setdefault(name, dict.fromkeys(row, 0.0))
             for figure, value in row.items():
-                adds = figure in {"count", "total_s"}
+                adds = figure in {"count", "total_s", "snapshot_total_s"}
                 known[figure] = known[figure] + value if adds else max(known[figure], value)
         for name, labels in member["counters"].items():
             totals = counters.setdefault(name, {})

@@ -36,6 +36,9 @@ _MODEL_KEY: Final = b"M"
 _START_KEY: Final = b"A"
 _TOP: Final = 5
 """Contributions told with a decision: more than five is a list, not an explanation, and costs bytes in each record."""
+_AT_ONCE: Final = 32
+"""Payments scored and told together. A payment's features are some 10 KB while it is decided: more at once than the
+processor's cache holds cost twice the time; fewer call the model's machine code for too little."""
 _PAGE: Final = 1_000
 """Records a scan reads at once; more holds the interpreter longer, fewer costs more calls."""
 
@@ -100,6 +103,9 @@ _CARRIED: Final = (
 RestoreModel = Callable[[bytes | None], Model]
 """The model from its bytes, or a new one."""
 
+TellFeatures = Callable[[list[Value]], object]
+"""What stands under `features` in the records of a payment with these values."""
+
 
 class Decide:
     """The step; see the module. With a learning model it must run over one single shard."""
@@ -107,10 +113,26 @@ class Decide:
     name = "decide"
 
     def __init__(
-        self, feature_set: FeatureSet, policy: Policy, restore_model: RestoreModel | None, config: DecideConfig
+        self,
+        feature_set: FeatureSet,
+        policy: Policy,
+        restore_model: RestoreModel | None,
+        config: DecideConfig,
+        tell_features: TellFeatures | None = None,
     ) -> None:
+        """Make the step.
+
+        Args:
+            feature_set: Of the profile.
+            policy: Rules and thresholds.
+            restore_model: Makes the model; None: payments have no score.
+            config: The rest.
+            tell_features: Form of `features` in decisions and labelled outcomes; default: a map of name to value. A
+                flow that publishes JSON has it encoded at once, while the values are at hand.
+        """
         self._features = feature_set
-        self._names = [feature.name for feature in feature_set.features]
+        names = [feature.name for feature in feature_set.features]
+        self._tell = tell_features or (lambda values: dict(zip(names, values, strict=True)))
         self._policy = policy
         self._restore_model = restore_model
         self._config = config
@@ -126,7 +148,8 @@ class Decide:
 
         def decide_run() -> None:
             if run:
-                self._decide(store, run, model, pending)
+                for start in range(0, len(run), _AT_ONCE):
+                    self._decide(store, run[start : start + _AT_ONCE], model, pending)
                 out.extend(run if not self._may_overtake else self._with_overtaken(store, run, model, pending))
                 run.clear()
 
@@ -172,27 +195,32 @@ class Decide:
     def _decide(
         self, store: StepStore, run: list[InFlight], model: Model | None, pending: dict[bytes, bytes | None]
     ) -> None:
-        scores: list[float | None]
-        scores = model.score_many([item.values for item in run]) if model is not None else [None] * len(run)
-        told: list[Contributions] = (
-            model.contributions_many([item.values for item in run], _TOP) if model is not None else [()] * len(run)
-        )
+        values_list = [item.values for item in run]
+        scores: list[float | None] = [None] * len(run)
+        told: list[Contributions] = [()] * len(run)
+        if model is not None:
+            scores, told = model.explain_many(values_list, _TOP)
         versions = self._versions(model, store.memo.get("started"))
-        for item, score, why in zip(run, scores, told, strict=True):
-            item.detail = decision = self._decision(item, score, why, versions)
+        for item, values, score, why in zip(run, values_list, scores, told, strict=True):
+            item.detail = decision = self._decision(item, values, score, why, versions)
             if self._config.keep_us is not None:
                 carried = {name: decision[name] for name in _CARRIED}
                 key = _pending_key(item.ingested_at_us, decision["transaction_id"])
-                pending[key] = _encode(_Pending(item.values, carried))
+                pending[key] = _encode(_Pending(values, carried))
+            item.known = []  # nobody behind this step asks for them, and a batch of them is large
 
     def _decision(
-        self, item: InFlight, score: float | None, why: Contributions, versions: dict[str, str | None]
+        self,
+        item: InFlight,
+        values: list[Value],
+        score: float | None,
+        why: Contributions,
+        versions: dict[str, str | None],
     ) -> dict[str, Any]:
         event = item.event
         if not isinstance(event, Transaction):
             message = f"kind {item.kind} holds a {type(event).__name__}, expected a Transaction"
             raise TypeError(message)
-        values = item.values
         policy = self._policy
         active = policy.evaluate(values)
         verdict = policy.decide(active, score)
@@ -226,7 +254,7 @@ class Decide:
             "rule_hits": [{"rule": hit.rule_id, "action": hit.action.wire} for hit in active.hits],
             "shadow_hits": [{"rule": hit.rule_id, "action": hit.would} for hit in policy.evaluate_shadow(values).hits],
             "challenger_scores": [],
-            "features": dict(zip(self._names, values, strict=True)),
+            "features": self._tell(values),
             "quality_flags": quality,
             "versions": versions,
             "role": "champion",
@@ -294,7 +322,7 @@ class Decide:
             "fraud_type": label.fraud_type,
             "event_time": label.event_time_us,
             "payment_event_time": label.payment_event_time_us,
-            "features": dict(zip(self._names, scored.values, strict=True)),
+            "features": self._tell(scored.values),
             "weight": label.weight,
             "exploration": None,
             "propensity": None,

@@ -64,7 +64,7 @@ class Enricher:
         ip = self._of_ip(event.ip) if self._of_ip is not None else NO_FACTS
         payment_type = event.payment_type
         recurring = event.recurring
-        item.values[:_FACT_COUNT] = (  # in the order of FACTS
+        item.known[:_FACT_COUNT] = (  # in the order of FACTS
             amount,
             hour,
             weekday,

@@ -110,7 +110,7 @@ class Identity:
 
     def _tell(self, item: InFlight, timelines: Timelines | None, event_time_us: int) -> None:
         """Write what holds at the payment's time."""
-        values = item.values
+        values = item.known
         if timelines is None:
             values[self._closed] = False
             for _, slot in self._hits:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from schemas.events import DeviceEvent, IdentityEvent, Label, Outcome, Tick, Transaction
 
@@ -52,7 +52,10 @@ class InFlight:
         origin: (topic, partition, offset) it was read from.
         ingested_at_us: When it was read, by the flow's clock.
         keys: For each entity of the feature set, in its order, the entity's key in this event, or None.
-        values: Payments only: one slot a feature, in the feature set's order.
+        known: Payments only: one slot a feature, in the feature set's order; those of `windows` may not be set yet.
+        windows: Payments only: (first slot, row of float64) of each entity's window features, until `values` is asked
+            for. 180 numbers as Python floats are 4 KB a payment: made in one step and read in another they fall out
+            of the processor's cache, which cost as much as all windows together.
         flags: Payments only: quality flags, in the order in which they were found.
         amount_micros: Amount in millionths of the base currency's major unit, None when no rate is known.
         fix: Where it happened, None when unknown.
@@ -70,9 +73,10 @@ class InFlight:
         "ingested_at_us",
         "keys",
         "kind",
+        "known",
         "order",
         "origin",
-        "values",
+        "windows",
     )
 
     def __init__(
@@ -91,9 +95,20 @@ class InFlight:
         self.origin = origin
         self.ingested_at_us = ingested_at_us
         self.keys = keys
-        self.values = values
+        self.known = values
+        self.windows: list[tuple[int, Any]] = []
         self.flags: list[str] = []
         self.amount_micros: int | None = None
         self.fix: Fix | None = None
         self.duplicate = False
         self.detail: object = None
+
+    @property
+    def values(self) -> list[Value]:
+        """One value a feature, in the feature set's order."""
+        known = self.known
+        if self.windows:
+            for start, row in self.windows:
+                known[start : start + len(row)] = row.tolist()
+            self.windows = []
+        return known

@@ -63,6 +63,12 @@ class Model(Protocol):
         """`contributions` of each, to the last bit, at less cost."""
         ...
 
+    def explain_many(
+        self, values_list: Sequence[Sequence[Value]], top: int
+    ) -> tuple[list[float | None], list[Contributions]]:
+        """`score_many` and `contributions_many` in one."""
+        ...
+
     def learn_one(self, values: Sequence[Value], fraud: bool, weight: float) -> None:
         """Learn one label; `weight` is how many payments it stands for, more than 0."""
         ...
@@ -120,15 +126,28 @@ class OnlineModel:
         """See `Model`."""
         if not self.trained or not values_list:
             return [None] * len(values_list)
-        probability = self._learner.probability
-        return [probability(logit) for logit in self.logits(values_list).tolist()]
+        return self._scores(self.terms.rows(values_list))
 
     def logits(self, values_list: Sequence[Sequence[Value]]) -> Floats:
         """Log odds of fraud, trained or not; (payments,)."""
+        return self._logits(self.terms.rows(values_list))
+
+    def explain_many(
+        self, values_list: Sequence[Sequence[Value]], top: int
+    ) -> tuple[list[float | None], list[Contributions]]:
+        """See `Model`."""
+        if not self.trained or not values_list:
+            return [None] * len(values_list), [()] * len(values_list)
+        rows = self.terms.rows(values_list)
+        return self._scores(rows), self._strongest(rows, top) if top > 0 else [()] * len(values_list)
+
+    def _scores(self, rows: Floats) -> list[float | None]:
+        probability = self._learner.probability
+        return [probability(logit) for logit in self._logits(rows).tolist()]
+
+    def _logits(self, rows: Floats) -> Floats:
         terms, learner = self.terms, self._learner
-        found: Floats = logits(
-            terms.rows(values_list), *terms.layout, terms.touched, learner.mirror, float(learner.intercept)
-        )
+        found: Floats = logits(rows, *terms.layout, terms.touched, learner.mirror, float(learner.intercept))
         return found
 
     def contributions(self, values: Sequence[Value], top: int) -> Contributions:
@@ -139,10 +158,13 @@ class OnlineModel:
         """See `Model`; contributions of all terms and the `baseline` sum up to the logit."""
         if not self.trained or not values_list or top <= 0:
             return [()] * len(values_list)
+        return self._strongest(self.terms.rows(values_list), top)
+
+    def _strongest(self, rows: Floats, top: int) -> list[Contributions]:
         terms = self.terms
         names = terms.names
         places, added = strongest(
-            terms.rows(values_list),
+            rows,
             *terms.layout,
             terms.touched,
             self._learner.mirror,

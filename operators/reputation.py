@@ -236,7 +236,7 @@ class Reputation:
             or account != xxh3_64_intdigest(event.account_id.encode())
         ):
             return False
-        values = item.values
+        values = item.known
         values[self._blocked] = values[self._rooted] = values[self._emulator] = False
         values[self._accounts] = 1.0
         values[self._since_first] = (event_time_us - first_us) / 1e6
@@ -244,7 +244,7 @@ class Reputation:
 
     def _tell(self, item: InFlight, device: _Device, event_time_us: int) -> None:
         """Write what holds at the payment's time."""
-        values = item.values
+        values = item.known
         values[self._blocked] = bool(device.blocked) and state_at(device.blocked, event_time_us) == 1
         values[self._rooted] = device.rooted_us <= event_time_us
         values[self._emulator] = device.emulator_us <= event_time_us

@@ -160,7 +160,7 @@ class Travel:
             if place == _FIRST:
                 break
             previous = _FIX.unpack_from(record, place - _SIZE)
-        values = item.values
+        values = item.known
         if values and place > _FIRST:
             previous_us, previous_latitude, previous_longitude, previous_radius_m = previous
             distance_km = 0.0

@@ -143,7 +143,7 @@ class Velocity:
             for e, key in enumerate(head_keys)
         ]
         store.put_many(puts + writes)
-        self._fill(items, out, flags, shard)
+        self._fill(items, events[:, kernel.E_TIME], out, flags, shard)
         return batch
 
     def on_snapshot(self, store: StepStore) -> None:
@@ -185,7 +185,7 @@ class Velocity:
                 if event.payment_type in ENTERING:
                     mask = payment_mask
                     for bit, holds in filters:
-                        if holds(item.values):
+                        if holds(item.known):  # bare facts only, and those are there
                             mask |= bit
                 number = entities.setdefault(key, len(entities))
                 words.extend((number, 0, event.event_time_us, value, mask))
@@ -287,22 +287,26 @@ class Velocity:
         )  # fmt: skip
         return out, flags, (heads_out, starts_out.tolist())
 
-    def _fill(self, items: Sequence[InFlight | None], out: Any, flags: Words, shard: _Shard) -> None:
+    def _fill(self, items: Sequence[InFlight | None], times: Words, out: Any, flags: Words, shard: _Shard) -> None:
         """Hand values and flags to the payments."""
-        start, stop = self._start, self._stop
+        start = self._start
+        for item, row in zip(items, out, strict=True):
+            if item is not None:
+                item.windows.append((start, row))
         covered_from, warming = shard.covered_from, shard.warming
         steady = covered_from[-1] if covered_from else NEVER
-        for item, row, (bits, approximated) in zip(items, out.tolist(), flags.tolist(), strict=True):
+        for k in np.flatnonzero(flags.any(axis=1) | (times < steady)).tolist():
+            item = items[k]
             if item is None:
                 continue
-            item.values[start:stop] = row
+            bits, approximated = flags[k].tolist()
             if bits & kernel.FLAG_LATE:
                 item.flags.append(self._late)
             if bits & kernel.FLAG_INCOMPLETE and "late_incomplete" not in item.flags:
                 item.flags.append("late_incomplete")
             if approximated:
                 item.flags += [flag for bit, flag in enumerate(self._approximated) if approximated >> bit & 1]
-            t: int = item.event.event_time_us  # type: ignore[union-attr]  # payments only
+            t = int(times[k])
             if t < steady:
                 flagged = item.flags
                 warm = warming[bisect_right(covered_from, t)]

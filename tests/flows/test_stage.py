@@ -52,8 +52,8 @@ def test_every_shard_meets_its_events_in_order_whatever_the_schedule(
     routes: list[tuple[int, int]], size: int, seed: int
 ) -> None:
     rng = random.Random(seed)
-    first = Router(_stage({n: a for n, (a, _) in enumerate(routes)}), in_order=True)
-    second = Router(_stage({n: b for n, (_, b) in enumerate(routes)}), in_order=True)
+    first = Router(_stage({n: a for n, (a, _) in enumerate(routes)}), in_order=True, stats=StageStats("route"))
+    second = Router(_stage({n: b for n, (_, b) in enumerate(routes)}), in_order=True, stats=StageStats("route"))
     met: dict[str, list[int]] = {shard: [] for shard in SHARDS}
     queues: dict[str, list[Part]] = {shard: [] for shard in SHARDS}
     for number, start in enumerate(range(0, len(routes), size)):
@@ -76,7 +76,7 @@ def test_every_shard_meets_its_events_in_order_whatever_the_schedule(
 
 
 def test_a_batch_without_work_still_passes_so_that_later_batches_are_not_held() -> None:
-    router = Router(_stage({0: PASS, 1: 2}), in_order=True)
+    router = Router(_stage({0: PASS, 1: 2}), in_order=True, stats=StageStats("route"))
     [(shard, part)] = router(Part(0, 1, [_event(0)], []))
     assert shard == SHARDS[0]
     assert part.work == []
@@ -86,7 +86,7 @@ def test_a_batch_without_work_still_passes_so_that_later_batches_are_not_held() 
 
 
 def test_a_later_batch_waits_for_an_earlier_one() -> None:
-    router = Router(_stage({0: 0, 1: 1, 2: 1}), in_order=True)
+    router = Router(_stage({0: 0, 1: 1, 2: 1}), in_order=True, stats=StageStats("route"))
     half = Part(0, 2, [_event(0)], [])
     assert list(router(half)) == []
     assert list(router(Part(1, 1, [_event(2)], []))) == []
@@ -95,7 +95,7 @@ def test_a_later_batch_waits_for_an_earlier_one() -> None:
 
 
 def test_without_order_parts_go_on_as_they_come() -> None:
-    router = Router(_stage({0: 0, 1: 1}), in_order=False)
+    router = Router(_stage({0: 0, 1: 1}), in_order=False, stats=StageStats("route"))
     out = list(router(Part(1, 2, [_event(1)], [])))
     assert [(shard, [item.order[0] for item in part.work]) for shard, part in out] == [("b", [1])]
 
