@@ -227,6 +227,7 @@ class Seen:
                 order = (*item.order, matured_at_us, xxhash.xxh64_intdigest(key))
                 labels.append(_behind(item, order, label, known.keys, item.origin))
         records.put(b"m", until_us.to_bytes(8, "big"))
+        labels.sort(key=_order)  # of equal times an encrypted store has its own order
         return labels
 
     def _expire(self, store: StepStore, records: _Records, item: InFlight, now_us: int) -> list[InFlight]:
@@ -254,6 +255,7 @@ class Seen:
                     buried.append(dead)
                 records.put_held(key, [])
                 records.put(index_key, None)
+        buried.sort(key=_order)
         return buried
 
     def _is_sampled(self, key: bytes) -> bool:
@@ -276,6 +278,10 @@ def _behind(
     item: InFlight, order: tuple[int, ...], label: Label, keys: list[bytes | None], origin: tuple[str, int, int]
 ) -> InFlight:
     return InFlight(LABEL, order, label, origin, item.ingested_at_us, keys, [])
+
+
+def _order(item: InFlight) -> tuple[int, ...]:
+    return item.order
 
 
 def _bury(item: InFlight, reason: str, detail: str) -> None:

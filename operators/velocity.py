@@ -33,6 +33,7 @@ from operators.features import EntitySpec, FeatureSet
 from operators.inflight import DEVICE_EVENT, IDENTITY_EVENT, LABEL, PAYMENT, InFlight
 from operators.window_chunks import Busy, Loaded, load, nothing_busy, write_back
 from operators.window_measure import WEIGHT_ONE
+from operators.window_migrate import begin_tracks, brought_up_to_date, change_shape, swept_up_to_date
 from operators.window_plan import Limits, Plan
 from operators.window_record import (
     ABSENT,
@@ -44,13 +45,13 @@ from operators.window_record import (
     LARGEST_VALUE,
     META_KEY,
     NEVER,
+    SHAPE_SHIFT,
     Index,
     Meta,
     Words,
     chunk_key,
     index_key,
     panes_key,
-    refuse,
 )
 from state.api import StepStore
 
@@ -97,7 +98,14 @@ class _Shard:
 class Velocity:
     """Exact event-time windows of one entity, as declared."""
 
-    def __init__(self, feature_set: FeatureSet, entity: EntitySpec, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        feature_set: FeatureSet,
+        entity: EntitySpec,
+        limits: Limits | None = None,
+        predecessor: str | None = None,
+    ) -> None:
+        self._predecessor = predecessor
         self.limits = limits or Limits()
         self.plan = Plan(feature_set, entity, self.limits)
         self._feature_set = feature_set
@@ -126,11 +134,15 @@ class Velocity:
         keys = list(entities)
         head_keys = [HEAD_PREFIX + key for key in keys]
         records = [record or b"" for record in store.get_many(head_keys)]
+        if shard.meta.history:
+            records = brought_up_to_date(store, shard.meta, self.plan, self.limits, keys, records)
         events: Words = np.frombuffer(words, np.int64).reshape(len(items), -1)
         loaded = self._load_busy(store, shard, keys, records, events, retractions)
-        if not shard.meta.covered:
+        if not shard.meta.covered or shard.meta.pending:
             self._begin(shard, events)
         out, flags, heads = self._run(shard, records, events, retractions, loaded)
+        if shard.meta.number:
+            heads[0][heads[1][:-1]] += shard.meta.number << SHAPE_SHIFT
         if loaded.busy:
             clock = int(shard.clock[0])
             reset = set(events[(flags[:, 0] & kernel.FLAG_RESET) != 0, kernel.E_ENTITY].tolist())
@@ -320,17 +332,20 @@ class Velocity:
                 meta = Meta(self.plan.shape, self._feature_set.id, self._feature_set.hash)
             else:
                 meta = Meta.decode(record, f"{store.step}/{store.shard}")
-                if meta.shape != self.plan.shape:
-                    refuse(f"{store.step}/{store.shard}", f"the windows of {self._feature_set.id!r}", meta.feature_set)
+                change_shape(meta, self.plan.shape, f"{store.step}/{store.shard}", gap=self._gap(meta))
                 meta.feature_set, meta.hash = self._feature_set.id, self._feature_set.hash
             shard = store.memo[MEMO] = _Shard(meta, self.plan.labels)
         return shard
+
+    def _gap(self, meta: Meta) -> bool:
+        """Whether another feature set ran between the one that wrote the shard and this one."""
+        return self._predecessor is not None and meta.feature_set not in (self._predecessor, self._feature_set.id)
 
     def _begin(self, shard: _Shard, events: Words) -> None:
         """From the first event of the shard on that is no label, everything has been counted."""
         counted = events[events[:, kernel.E_KIND] != kernel.KIND_LABEL, kernel.E_TIME]
         if len(counted):
-            shard.meta.covered = {label: int(counted[0]) for label, _ in self.plan.labels}
+            begin_tracks(shard.meta, self.plan.labels, int(counted[0]), int(shard.clock[-1]))
             shard.warm(self.plan.labels)
 
     def _sweep(self, store: StepStore, meta: Meta, horizon: int) -> None:
@@ -338,6 +353,8 @@ class Velocity:
         start = bytes.fromhex(meta.cursor) if meta.cursor else HEAD_PREFIX
         heads = store.scan(start, HEAD_STOP, SWEEP_RECORDS)
         meta.cursor = (heads[-1][0] + b"\x00").hex() if len(heads) == SWEEP_RECORDS else ""
+        if meta.history:
+            heads = swept_up_to_date(store, meta, self.plan, self.limits, heads)
         writes: list[tuple[bytes, bytes | None]] = []
         for head_key, head in heads:
             if int.from_bytes(head[8 * AT_LAST_ANY : 8 * AT_LAST_ANY + 8], "little", signed=True) >= horizon:

@@ -19,7 +19,6 @@ from operators.window_record import (
     AT_TRIMMED,
     HEAD_WORDS,
     INDEXED,
-    LAYOUT,
     NEVER,
     REFUNDS,
     Chunk,
@@ -271,7 +270,7 @@ def write_back(
                 writes.append((panes_key(one.key, w), None))
                 one.index.windows.discard(w)
         kept = any(one.index.chunks) or one.index.windows or any(time != NEVER for time in one.index.dropped)
-        head[0] = LAYOUT + (INDEXED if kept else 0)
+        head[0] += INDEXED if kept else 0
         after = one.index.encode(len(plan.windows)) if kept else None
         if after != one.before:
             writes.append((index_key(one.key), after))

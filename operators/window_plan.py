@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +13,7 @@ from operators.features import EntitySpec, FeatureSet, Window, fact_names
 from operators.inflight import DEVICE_EVENT, IDENTITY_EVENT
 from operators.panes import HLL_WORDS, PANES, SPARE_PANES
 from operators.window_record import PANE_WORDS, PAYMENTS, REFUNDS
+from operators.window_shape import shape_of
 from schemas.errors import ProfileError
 
 LABELS_LIMIT: Final = 60
@@ -185,9 +185,6 @@ class Plan:
         )
         prior = feature_set.fraud_rate_prior
         self.prior = np.array([prior.rate, prior.strength], np.float64)
-        self.shape = json.dumps(
-            [
-                [name, valued, list(self.fields) if fields else [], [window.label for window in over]]
-                for (name, valued, fields), over in zip(builder.series, builder.windows, strict=True)
-            ]
-        )
+        keeps_us = self.series[:, 2].tolist()
+        shape = shape_of(entity, builder.series, builder.windows, keeps_us, lateness, self.retention_us)
+        self.shape = shape.text()

@@ -9,12 +9,13 @@ fixed length for its prefix, and two different records never share a key:
     b"vp" key window(2)             panes of one busy window, big-endian number of the window
     b"mv"                           shard meta (JSON)
 
-Head:   layout | indexed << 32, last_any, first_seen, last_payment, trimmed, rows of each series (S words),
-        then the rows, series by series, oldest first; equal times in order of arrival.
+Head:   layout | shape number << 8 | indexed << 32, last_any, first_seen, last_payment, trimmed, rows of each series (S
+        words), then the rows, series by series, oldest first; equal times in order of arrival.
         last_any      largest event time of anything counted: what expiry goes by
         first_seen    smallest event time of a payment of any type, NEVER without
         last_payment  largest event time of a payment of any type, NEVER without
         trimmed       largest event time of a payment whose row is gone, NEVER without
+        shape number  of the entity's shape (`operators.window_shape`) under which it was written, 0 for the first
         indexed       1 when there is an index; the head's rows are then the newest ones of each series
 Row:    time, value (only in series with values; ABSENT: none, or a label that was retracted), hashes (payments
         series: one a distinct field, 0: none)
@@ -49,6 +50,7 @@ ABSENT: Final = -(1 << 63)
 LARGEST_VALUE: Final = (1 << 62) - 1
 """Amounts beyond (4.6e12 major units) are held as this: sums of differences must stay in 64-bit halves."""
 
+SHAPE_SHIFT: Final = 8
 INDEXED: Final = 1 << 32
 AT_LAST_ANY: Final = 1
 AT_FIRST_SEEN: Final = 2
@@ -74,6 +76,11 @@ PANE_WORDS: Final = 8
 HEAD_PREFIX: Final = b"vh"
 HEAD_STOP: Final = b"vi"
 META_KEY: Final = b"mv"
+
+
+def shape_number(head: bytes) -> int:
+    """Number of the shape under which a head was written."""
+    return int.from_bytes(head[1:4], "little")
 
 
 def head_key(key: bytes) -> bytes:
@@ -164,16 +171,30 @@ class Index:
 
 
 @dataclass(slots=True)
+class OldShape:
+    """A shape that was left: its number, its text, and the shard clock when it was."""
+
+    number: int
+    shape: str
+    clock: int
+
+
+@dataclass(slots=True)
 class Meta:
     """What is kept once a shard.
 
     Attributes:
-        shape: What the records' layout follows from; another shape cannot read them.
+        shape: What the records' layout follows from, as text; records of another shape are migrated.
         feature_set: Id of the feature set that wrote last.
         hash: Its hash.
         covered: Label of each window -> event time since which every event has been counted.
         clock: The largest event times, ascending; the first is the shard clock.
         cursor: Where the sweep goes on, hex of a head's key.
+        number: Number of the shape, counted from 0.
+        history: Shapes before it of which records may be left.
+        since: Track -> event time since which all its rows are there.
+        reach: Track -> label of a window -> event time since which the track holds all the window needs.
+        pending: Tracks that begin with the next event counted.
     """
 
     shape: str
@@ -182,6 +203,11 @@ class Meta:
     covered: dict[str, int] = field(default_factory=dict)
     clock: list[int] = field(default_factory=lambda: [NEVER] * CLOCK_RANK)
     cursor: str = ""
+    number: int = 0
+    history: list[OldShape] = field(default_factory=list)
+    since: dict[str, int] = field(default_factory=dict)
+    reach: dict[str, dict[str, int]] = field(default_factory=dict)
+    pending: list[str] = field(default_factory=list)
 
     def encode(self) -> bytes:
         """Bytes of the record."""

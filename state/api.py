@@ -30,7 +30,11 @@ class StepStore(Protocol):
         ...
 
     def scan(self, start: bytes, stop: bytes | None, limit: int) -> list[tuple[bytes, bytes]]:
-        """Up to `limit` records with start <= key < stop (None: to the end) in key order; sees all earlier writes."""
+        """Up to `limit` records with start <= key < stop (None: to the end) in key order; sees all earlier writes.
+
+        An encrypted store keeps an order of its own among keys that differ in identifying bytes only
+        (`state.record_format`): go on behind the last key of a page, and do not rely on more.
+        """
         ...
 
     def commit(self) -> int:

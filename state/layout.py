@@ -6,6 +6,9 @@ and big-endian, so that byte order is the order of the numbers. Column families 
     default
         b"layout"                                  → u32 layout number
         b"version" 00 <step>                       → u64 version, u64 oldest version that can be opened
+        b"records" 00 <step>                       → u32 layout of the step's records (`state.record_format`)
+        b"migrating" 00 ...                        how far a migration has come (`state.migrate`)
+        b"seal", b"session" 00 u32                 keys of an encrypted shard (`state.seal`)
     undo                                           before-images, of all steps
         <step> 00 u64 version, u32 sequence        → MessagePack array: key, before, key, before, ...
     step.<step>
@@ -14,6 +17,8 @@ and big-endian, so that byte order is the order of the numbers. Column families 
 One undo record a batch of writes: the keys which that batch wrote as the first of their epoch, each with the value it
 had when the epoch began (bin), or nil when it had none. `version` is the one that the epoch became, or would have
 become; `sequence` counts the batches of the epoch from 0. A step's name is ASCII and holds no 00.
+
+In an encrypted shard the records of `undo` and `step.<step>` stand on disk as `state.seal` says.
 
 Undoing the records of a step from the last to the first, down to those of version v + 1, leaves exactly version v.
 """
@@ -29,6 +34,7 @@ from schemas.errors import StateError
 LAYOUT: Final = 1
 
 LAYOUT_KEY: Final = b"layout"
+SEAL_KEY: Final = b"seal"
 UNDO_FAMILY: Final = "undo"
 STEP_FAMILY_PREFIX: Final = "step."
 
@@ -104,3 +110,23 @@ def undo_version(prefix: bytes, key: bytes) -> int:
     """Version in an undo key that starts with `prefix`."""
     version, _ = _UNDO_SUFFIX.unpack_from(key, len(prefix))
     return int(version)
+
+
+def records_key(step: str) -> bytes:
+    """Key of the number of the layout of the records of `step`."""
+    return b"records\0" + step.encode("ascii")
+
+
+def migrating_key(step: str) -> bytes:
+    """Key of how far the migration of `step` has come."""
+    return b"migrating\0" + step.encode("ascii")
+
+
+def session_key(number: int) -> bytes:
+    """Key of the record of a session of an encrypted shard."""
+    return b"session\0" + number.to_bytes(4, "big")
+
+
+def session_range() -> tuple[bytes, bytes]:
+    """Half-open range of the keys of sessions."""
+    return b"session\0", b"session\x01"

@@ -9,6 +9,7 @@ there lead from what is there to any version at or below the recorded one, and a
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -58,6 +59,7 @@ def roll_back(shard: Shard, step: str, version: int | None) -> int:
     step_handle = shard.handle(step)
     default_handle = shard.db.get_column_family_handle("default")
     prefix = undo_prefix(step)
+    seal = shard.step_seal(step)
     batch = _new_batch(step_handle)
     cursor = shard.db.get_column_family(UNDO_FAMILY).iter()
     cursor.seek_for_prev(undo_key(prefix, LAST_VERSION, 2**32 - 1))
@@ -71,7 +73,10 @@ def roll_back(shard: Shard, step: str, version: int | None) -> int:
         if undone <= committed:
             committed = undone - 1
             batch.put(version_key(step), encode_version(committed, oldest), default_handle)
-        _put_back(f"{step}/{shard.name}", cursor.value(), batch, step_handle)
+        record = cursor.value() if seal is None else seal.unseal(key, cursor.value())
+        images = decode_images(f"{step}/{shard.name}", record)
+        writes = zip(images[::2], images[1::2], strict=True)
+        _put_back(writes if seal is None else seal.writes(writes), batch, step_handle)
         batch.delete(key, shard.undo_handle)
         if batch.size_in_bytes() >= ROLLBACK_BATCH_BYTES:
             _write(shard, batch)
@@ -99,16 +104,25 @@ def _committed(shard: Shard, step: str) -> tuple[int, int]:
         raise StateError(msg) from error
 
 
-def _put_back(where: str, record: bytes, batch: Any, step_handle: Any) -> None:
+def decode_images(where: str, record: bytes) -> list[Any]:
+    """Keys and before-images of an undo record, in turn.
+
+    Raises:
+        StateError: The record cannot be read.
+    """
     try:
-        images = msgspec.msgpack.decode(record, type=list[bytes | None])
+        images: list[Any] = msgspec.msgpack.decode(record, type=list[bytes | None])
     except msgspec.DecodeError as error:
         msg = (
             f"shard {where}: an undo record cannot be read: {error}; restore the shard from a backup "
             "(docs/runbooks/corrupt-shard.md)"
         )
         raise StateError(msg) from error
-    for key, value in zip(images[::2], images[1::2], strict=True):
+    return images
+
+
+def _put_back(images: Iterable[tuple[bytes, bytes | None]], batch: Any, step_handle: Any) -> None:
+    for key, value in images:
         if value is None:
             batch.delete(key, step_handle)
         else:
@@ -116,11 +130,7 @@ def _put_back(where: str, record: bytes, batch: Any, step_handle: Any) -> None:
 
 
 def _write(shard: Shard, batch: Any) -> None:
-    try:
-        shard.db.write(batch)
-    except Exception as error:
-        raise shard.write_error(error) from error
-    shard.dirty = True
+    shard.write_batch(batch)
 
 
 def _new_batch(default_handle: Any) -> Any:

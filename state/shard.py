@@ -11,9 +11,13 @@ from rocksdict import Rdict, WriteBatch
 
 from schemas.errors import StateError, StateLayoutError, StateLockedError
 from state.cache import RecordCache
+from state.keys import StateKeys
 from state.layout import LAYOUT, LAYOUT_KEY, UNDO_FAMILY, decode_layout, encode_layout, step_family
+from state.migrate import bring_up_to_date, migrate_shard
+from state.record_format import FormatOf, plain_format
 from state.rocks import RocksSettings
 from state.rollback import roll_back
+from state.seal import ShardSeal, StepSeal, open_seal
 from state.step_store import RocksStepStore
 
 _HELD: Final = re.compile(r"LOCK: (No locks available|Resource temporarily unavailable)")
@@ -28,17 +32,27 @@ class Shard:
     Attributes:
         name: The shard's name.
         db: The RocksDB.
+        seal: What encrypts the shard, None when it is not.
         undo_handle: Column family handle of the before-images.
         lock: Guards what waits to be written, as several threads may use stores of this shard.
         dirty: Something was written since the last sync.
     """
 
-    def __init__(self, directory: Path, name: str, settings: RocksSettings, cache: RecordCache) -> None:
-        """Open or create the shard's RocksDB.
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        settings: RocksSettings,
+        cache: RecordCache,
+        keys: StateKeys | None = None,
+        format_of: FormatOf = plain_format,
+    ) -> None:
+        """Open or create the shard's RocksDB, encrypted when there are `keys`.
 
         Raises:
             StateLockedError: Another process, or another StateHome of this one, has it open.
             StateLayoutError: It was written by another layout or is not a shard of ours.
+            SecretError: It is encrypted and `keys` do not open it, or it is not and there are keys.
             StateError: RocksDB cannot read its files.
         """
         self.name = name
@@ -53,10 +67,14 @@ class Shard:
         self._cache = cache
         self._stores: dict[str, RocksStepStore] = {}
         self._families: dict[str, Any] = {}
+        self._format_of = format_of
         self.undo_handle: Any = None
+        self.seal: ShardSeal | None = None
         self.db: Any = self._open_db()
         try:
             self._check_layout()
+            # Made last: a shard without it was killed while it was made, and holds nothing yet.
+            self.seal = open_seal(self.db, name, keys, is_new=UNDO_FAMILY not in self._known)
             if UNDO_FAMILY not in self._known:
                 self.db.create_column_family(UNDO_FAMILY, settings.undo_options())
             self.undo_handle = self.db.get_column_family_handle(UNDO_FAMILY)
@@ -67,8 +85,11 @@ class Shard:
     def open_step(self, step: str, version: int | None) -> RocksStepStore:
         """The store of `step` at exactly `version` (None: at empty, no commit is known).
 
+        Records of an older layout are brought up to date first.
+
         Raises:
             StateVersionError: `version` is not kept.
+            StateLayoutError: The step's records are of a newer layout, or of one that cannot be migrated.
         """
         earlier = self._stores.get(step)
         if earlier is not None:
@@ -83,6 +104,7 @@ class Shard:
             else:
                 self._families[step] = self.db.create_column_family(family, self._settings.step_options())
                 self._known.add(family)
+        bring_up_to_date(self, step, self._format_of(step))
         oldest = roll_back(self, step, version)
         store = RocksStepStore(self, step, version or 0, oldest, self._cache, self._settings.versions_kept)
         self._stores[step] = store
@@ -95,6 +117,26 @@ class Shard:
     def handle(self, step: str) -> Any:
         """The handle by which a write batch names the column family of `step`."""
         return self.db.get_column_family_handle(step_family(step))
+
+    def step_seal(self, step: str) -> StepSeal | None:
+        """What stands between the records of `step` and RocksDB; None: nothing, they are not encrypted."""
+        return None if self.seal is None else StepSeal(self.seal, step, self._format_of(step))
+
+    def family_names(self) -> list[str]:
+        """Names of all column families on disk."""
+        return sorted(self._known)
+
+    def write_batch(self, batch: Any) -> None:
+        """Write while no step is open: rollback, migration.
+
+        Raises:
+            StateError: RocksDB refuses to write.
+        """
+        try:
+            self.db.write(batch)
+        except Exception as error:
+            raise self.write_error(error) from error
+        self.dirty = True
 
     def wait(self, store: RocksStepStore, records: int, size_bytes: int) -> None:
         """Note that `store` has so much more to write, and write once there is enough; call with the lock held.
@@ -237,6 +279,8 @@ class Shard:
             self.db.put(LAYOUT_KEY, encode_layout(LAYOUT))
             return
         found = decode_layout(record) if record is not None else 0
+        if found and found < LAYOUT:
+            found = migrate_shard(self, found)
         if found != LAYOUT:
             what = f"layout {found}" if found else "no layout of Weir's"
             msg = (

@@ -48,6 +48,7 @@ class RocksStepStore:
         "_owner",
         "_pending",
         "_records",
+        "_seal",
         "_sequence",
         "_touched",
         "_undo_counts",
@@ -80,6 +81,7 @@ class RocksStepStore:
         self._family: Any = owner.family(step)
         self._handle: Any = owner.handle(step)
         self._undo_handle: Any = owner.undo_handle
+        self._seal = owner.step_seal(step)
         self._undo_prefix = undo_prefix(step)
         self._version_key = version_key(step)
         self._versions_kept = versions_kept
@@ -125,6 +127,9 @@ class RocksStepStore:
         if limit <= 0 or (stop is not None and stop <= start):
             return found
         self._owner.write_waiting()
+        seal = self._seal
+        if seal is not None:
+            start, stop = seal.bound(start), None if stop is None else seal.bound(stop)
         options = ReadOptions()
         if stop is not None:
             options.set_iterate_upper_bound(stop)  # or the cursor would walk through deleted records behind `stop`
@@ -132,7 +137,7 @@ class RocksStepStore:
             found.append(record)
             if len(found) == limit:
                 break
-        return found
+        return found if seal is None else seal.records(found)
 
     def commit(self) -> int:
         """Make everything written so far a version that can be opened again; returns its number.
@@ -168,9 +173,11 @@ class RocksStepStore:
         """Put into `batch` what waits to be written; the shard calls this, holding its lock."""
         if self._before:
             key = undo_key(self._undo_prefix, self.version + 1, self._sequence)
-            batch.put(key, _encode_undo(self._before), self._undo_handle)
+            images = _encode_undo(self._before)
+            batch.put(key, images if self._seal is None else self._seal.seal(key, images), self._undo_handle)
         batch.set_default_column_family(self._handle)
-        for key, value in self._pending.items():
+        waiting = self._pending.items() if self._seal is None else self._seal.writes(self._pending.items())
+        for key, value in waiting:
             if value is None:
                 batch.delete(key, self._handle)
             else:
@@ -222,7 +229,8 @@ class RocksStepStore:
             values[place] = found
         if places:
             missing = [keys[place] for place in places]
-            read: list[bytes | None] = self._family.get(missing)
+            read: list[bytes | None]
+            read = self._family.get(missing) if self._seal is None else self._seal.read(self._family, missing)
             for place, value in zip(places, read, strict=True):
                 values[place] = value
                 size += ENTRY_OVERHEAD + len(keys[place]) + (len(value) if value else 0)

@@ -20,8 +20,10 @@ from types import TracebackType
 
 from schemas.errors import StateError
 from state.cache import RecordCache
+from state.keys import StateKeys
 from state.layout import check_names
 from state.options import StateOptions
+from state.record_format import FormatOf, plain_format
 from state.rocks import RocksSettings
 from state.shard import Shard
 from state.step_store import RocksStepStore
@@ -35,9 +37,25 @@ class StateHome:
     Safe from several threads. A store is used by one thread at a time.
     """
 
-    def __init__(self, directory: Path, options: StateOptions | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        options: StateOptions | None = None,
+        keys: StateKeys | None = None,
+        format_of: FormatOf = plain_format,
+    ) -> None:
+        """Open nothing yet.
+
+        Args:
+            directory: Where the shards' directories stand.
+            options: What the state may cost.
+            keys: Encrypt with these (`state.seal`); None: records stand on disk as steps wrote them.
+            format_of: Formats of the steps' records (`state.record_format`).
+        """
         self.directory = directory
         self.options = options or StateOptions()
+        self._keys = keys
+        self._format_of = format_of
         self._settings = RocksSettings(self.options)
         self._cache = RecordCache(self.options.record_cache_bytes)
         self._shards: dict[str, Shard] = {}
@@ -58,7 +76,8 @@ class StateHome:
 
         Raises:
             StateVersionError: The version is not kept.
-            StateLayoutError: The shard was written by another layout.
+            StateLayoutError: The shard or the step's records were written by another layout.
+            SecretError: The shard is encrypted and the keys do not open it, or it is not and there are keys.
             StateLockedError: Another process has the shard open.
             StateError: A name is malformed, the home is closed, or RocksDB cannot read its files.
         """
@@ -69,7 +88,7 @@ class StateHome:
                 raise StateError(msg)
             opened = self._shards.get(shard)
             if opened is None:
-                opened = Shard(self.directory / shard, shard, self._settings, self._cache)
+                opened = Shard(self.directory / shard, shard, self._settings, self._cache, self._keys, self._format_of)
                 self._shards[shard] = opened
             return opened.open_step(step, version)
 

@@ -384,15 +384,6 @@ def test_keys_with_any_bytes_do_not_meet(account: Run) -> None:
     assert chunk_key(b"a", 0, 1) != chunk_key(b"a\x00", 0, 1)
 
 
-def test_records_of_other_windows_are_refused(account: Run, tmp_path: Path) -> None:
-    account.pay(T0)
-    account.velocity.on_snapshot(account.store)
-    other = Run(tmp_path, text=FEATURES.replace('"10m", "24h"', '"10m", "7d"'))
-    other.store = account.store.reopened(account.store.commit())
-    with pytest.raises(StateLayoutError, match="step/s00: window records: expected the windows of 'test-1'"):
-        other.pay(T0 + 1)
-
-
 def test_a_missing_chunk_stops_the_shard(tmp_path: Path) -> None:
     run = Run(tmp_path, limits=Limits(chunk=4, tail=6))
     for n in range(20):

@@ -39,6 +39,7 @@ def test_the_bytes_of_a_shard_on_disk_are_those_of_layout_one(state_directory: P
     assert LAYOUT == 1
     assert dict(families["default"].items()) == {
         b"layout": b"\0\0\0\x01",
+        b"records\0card": b"\0\0\0\x01",
         b"version\0card": b"\0\0\0\0\0\0\0\x03" + b"\0\0\0\0\0\0\0\x01",
     }
     assert dict(families["step.card"].items()) == {b"a": b"3", b"c": b""}
