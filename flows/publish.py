@@ -19,6 +19,7 @@ from typing import Any, Final, TypedDict
 import orjson
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
+from flows.exits import deadly
 from schemas.errors import StateError
 from schemas.times import parse_rfc3339_us
 from state.api import StepStore
@@ -171,6 +172,7 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
         places: dict[bytes, tuple[int, int]] = self._ledger.memo.setdefault("adopted", {})
         return places
 
+    @deadly
     def write_batch(self, items: list[Sequence[Publication]]) -> None:
         """Called by bytewax with the records of one or more batches."""
         for records in items:
@@ -278,6 +280,7 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
                 raise self._unwritable(error) from error
             self._buffer = []
 
+    @deadly
     def snapshot(self) -> SlotSnapshot:
         """Called by bytewax at the end of an epoch, after all steps: what was published becomes durable."""
         self._flush()
