@@ -10,11 +10,16 @@ import time
 from datetime import timedelta
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.exits import exit_code
 from schemas.errors import WeirError
+
+if TYPE_CHECKING:
+    from flows.cluster import Cluster
+    from flows.stopping import StopSignals
 
 app = typer.Typer(
     name="weir",
@@ -26,9 +31,6 @@ app = typer.Typer(
 policy_app = typer.Typer(help="Rules: check a policy before it is used.", no_args_is_help=True)
 app.add_typer(policy_app, name="policy")
 
-REFUSED: Final = 2
-"""Exit code when input or configuration is refused; 1 is for what fails later."""
-
 
 def main() -> None:
     """Entry point: an error that Weir raises on purpose is a sentence, not a traceback."""
@@ -39,7 +41,7 @@ def main() -> None:
         app()
     except WeirError as error:
         typer.secho(f"weir: {error}", err=True, fg="red")
-        raise SystemExit(REFUSED) from error
+        raise SystemExit(exit_code(error)) from error
 
 
 def _print_version(value: bool) -> None:
@@ -81,65 +83,85 @@ def replay(
     pan_keys: Annotated[
         Path | None, typer.Option(help="Keys that tokenise card numbers; default: WEIR_PAN_KEYS_FILE or WEIR_PAN_KEYS.")
     ] = None,
+    stop_within: Annotated[
+        float, typer.Option(min=0.1, help="Seconds to end in order after SIGTERM or Ctrl-C; then it ends by force.")
+    ] = 10.0,
+    no_progress_after: Annotated[
+        float, typer.Option(min=0, help="Seconds without progress that end a process; longer than any batch; 0: never.")
+    ] = 30.0,
     report: Annotated[bool, typer.Option(help="Write report.html at the end.")] = True,
     member: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Decide recorded payments: files in, decisions out; one process, no server.
 
     Events are merged in event-time order; labels are learned as they would have come. The same events give the same
-    decisions, byte for byte. Stop it with Ctrl-C and run it again with the same --state to go on.
+    decisions, byte for byte. Stop it with Ctrl-C and run it again with the same --state to go on; a second Ctrl-C ends
+    it at once.
     """
-    from flows.profile import load_profile  # noqa: PLC0415  # --help must not wait for numba and River to load
-    from flows.replay import ReplayOptions, Run, find_inputs, prepare_folders, run_replay  # noqa: PLC0415
-    from schemas.validate import Limits  # noqa: PLC0415
+    from flows.cluster import CLUSTER_GRACE_S, Cluster, end_with_parent  # noqa: PLC0415
+    from flows.exits import end_on_errors  # noqa: PLC0415
+    from flows.stopping import StopSignals  # noqa: PLC0415
 
     if processes > 1 and state is None:
         message = "--processes: several processes share a --state folder; give one"
         raise typer.BadParameter(message)
-    loaded = load_profile(profile)
+    cluster = Cluster() if processes > 1 and member is None else None
     process = None
+    who = "weir"
     if member is not None:
-        from flows.cluster import end_with_parent  # noqa: PLC0415
-
         end_with_parent()
         number, *addresses = member.split(",")
         process = (int(number), tuple(addresses))
-    options = ReplayOptions(
-        events=events,
-        out=out,
-        state=state,
-        batch=batch,
-        epoch=timedelta(seconds=epoch),
-        limits=Limits(),
-        tokeniser=_tokeniser(pan_keys),
-        now_us=time.time_ns() // 1000,
-        shards=shards,
-        process=process,
-    )
-    if processes > 1 and member is None:
-        # Refused here, once, rather than by every process; and the state folder is made by one of them only.
-        prepare_folders(loaded, options, find_inputs(events))
-        metrics = _replay_cluster(processes, out)
-        _finish(bool(metrics["finished"]), profile, events, out, metrics, report=report)
-        return
-    run = Run()
-    undo = run.stop_on_signals()
-    started = time.perf_counter()
-    try:
-        if member is None:
-            from flows.progress import ProgressView  # noqa: PLC0415
+        who = f"weir: process {number} of {len(addresses)}"
+    # Before numba and the profile are loaded: a signal meanwhile ends the run in order too.
+    within_s = stop_within + (CLUSTER_GRACE_S if cluster else 0)
+    with StopSignals(within_s, who, cluster.kill if cluster else None) as stops:
+        from flows.profile import load_profile  # noqa: PLC0415  # --help must not wait for numba and River to load
+        from flows.replay import ReplayOptions, Run, find_inputs, prepare_folders, run_replay  # noqa: PLC0415
+        from flows.watchdog import Watchdog  # noqa: PLC0415
+        from schemas.validate import Limits  # noqa: PLC0415
 
-            with ProgressView(run):
-                run_replay(loaded, options, run)
+        loaded = load_profile(profile)
+        options = ReplayOptions(
+            events=events,
+            out=out,
+            state=state,
+            batch=batch,
+            epoch=timedelta(seconds=epoch),
+            limits=Limits(),
+            tokeniser=_tokeniser(pan_keys),
+            now_us=time.time_ns() // 1000,
+            shards=shards,
+            process=process,
+        )
+        if cluster is not None:
+            if processes > shards:
+                message = f"--processes {processes}: expected at most --shards ({shards}); a shard has one owner"
+                raise typer.BadParameter(message)
+            # Refused here, once, rather than by every process; and the state folder is made by one of them only.
+            prepare_folders(loaded, options, find_inputs(events))
+            metrics = _replay_cluster(cluster, processes, out, stops)
         else:
-            run_replay(loaded, options, run)
-    finally:
-        undo()
-    metrics = _metrics(run.stats.as_dict(), time.perf_counter() - started) | {"finished": run.finished}
+            run = Run()
+            run.stop = stops.requested
+            started = time.perf_counter()
+            undo = end_on_errors(who)
+            try:
+                with Watchdog(run.pulse, run.stats, no_progress_after, who):
+                    if member is None:
+                        from flows.progress import ProgressView  # noqa: PLC0415
+
+                        with ProgressView(run):
+                            run_replay(loaded, options, run)
+                    else:
+                        run_replay(loaded, options, run)
+            finally:
+                undo()
+            metrics = _metrics(run.stats.as_dict(), time.perf_counter() - started) | {"finished": run.finished}
     if member is not None:
         _member_path(out, process[0] if process else 0).write_text(json.dumps(metrics))
         raise typer.Exit
-    _finish(run.finished, profile, events, out, metrics, report=report)
+    _finish(bool(metrics["finished"]), profile, events, out, metrics, report=report)
 
 
 def _tokeniser(pan_keys: Path | None) -> Any:
@@ -168,9 +190,9 @@ def _member_path(out: Path, number: int) -> Path:
     return out / f".metrics-{number}.json"
 
 
-def _replay_cluster(processes: int, out: Path) -> dict[str, Any]:
+def _replay_cluster(cluster: Cluster, processes: int, out: Path, stops: StopSignals) -> dict[str, Any]:
     """Start this very command once a process, wait for all, and put their figures together."""
-    from flows.cluster import free_addresses, run_processes  # noqa: PLC0415
+    from flows.cluster import free_addresses  # noqa: PLC0415
     from flows.stats import merge_rows  # noqa: PLC0415
 
     for number in range(processes):
@@ -180,9 +202,11 @@ def _replay_cluster(processes: int, out: Path) -> dict[str, Any]:
         [sys.executable, "-m", "flows.cli", *sys.argv[1:], "--member", ",".join([str(number), *addresses])]
         for number in range(processes)
     ]
-    code = run_processes(commands)
+    code = cluster.run(commands, stops)
     if code:
         raise SystemExit(code)
+    if stops.requested.is_set() and not all(_member_path(out, number).is_file() for number in range(processes)):
+        return {"finished": False}  # told to stop before all had begun
     members = [json.loads(_member_path(out, number).read_text()) for number in range(processes)]
     for number in range(processes):
         _member_path(out, number).unlink()
@@ -216,6 +240,38 @@ def _finish(finished: bool, profile: Path, events: Path, out: Path, metrics: dic
         f"({metrics['payments_per_s']:,.0f} a second); {out / 'report.html' if report else out}",
         err=True,
     )
+
+
+@app.command(context_settings={"allow_interspersed_args": False})
+def supervise(
+    command: Annotated[
+        list[str], typer.Argument(metavar="-- COMMAND...", help="What to run; a first word `weir` means this program.")
+    ],
+    first_pause: Annotated[float, typer.Option(min=0, help="Seconds before the first restart; doubles each time.")] = 1,
+    longest_pause: Annotated[float, typer.Option(min=0, help="Longest pause in seconds.")] = 60,
+    most_restarts: Annotated[int, typer.Option(min=0, help="Restarts within the window before it gives up.")] = 10,
+    window: Annotated[float, typer.Option(min=1, help="Length of that window in seconds.")] = 600,
+    stopped_after: Annotated[
+        float, typer.Option(min=0.1, help="Seconds after which a process stopped by a signal is taken for dead.")
+    ] = 30,
+    stop_within: Annotated[
+        float, typer.Option(min=0.1, help="Seconds for COMMAND to end after SIGTERM or Ctrl-C; more than its own.")
+    ] = 20,
+) -> None:
+    """Run a command, all its processes as one, and start it again when it fails.
+
+    `weir supervise -- weir replay --processes 4 ...`. When one process dies or hangs, all are killed, their deaths
+    waited for, and the command is started again after a pause. Not after it ended well, was told to stop (a second
+    signal ends everything at once), or refused its configuration (exit code 2). Exit code 78: too many restarts.
+    """
+    from flows.stopping import StopSignals  # noqa: PLC0415
+    from flows.supervise import RestartPolicy, Supervisor  # noqa: PLC0415
+
+    words = [sys.executable, "-m", "flows.cli", *command[1:]] if command[0] == "weir" else command
+    supervisor = Supervisor(words, RestartPolicy(first_pause, longest_pause, most_restarts, window, stopped_after))
+    with StopSignals(stop_within, "weir supervise", supervisor.kill_at_once) as stops:
+        code = supervisor.run(stops)
+    raise typer.Exit(code)
 
 
 @policy_app.command("check")

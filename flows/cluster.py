@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
-import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Sequence
-from types import FrameType
 from typing import Final
 
-_PR_SET_PDEATHSIG: Final = 1
+from flows.exits import ORPHANED, REFUSED, die
+from flows.processes import die_with_parent, state_of
+from flows.stopping import StopSignals
+
+_PARENT: Final = "WEIR_PARENT_PID"
 _POLL_S: Final = 0.1
 _ORPHAN_POLL_S: Final = 0.5
-_GRACE_S: Final = 10.0
-"""How long the others may take to end once one has: bytewax's peers notice a lost one within 3 s."""
+_GRACE_S: Final = 0.3
+"""How long the others may go on once one has failed: enough for those that fail of themselves at the same moment to say
+so. A kill is safe, and left to themselves they would only add the engine's stacks of a lost connection."""
+CLUSTER_GRACE_S: Final = 3.0
+"""How much longer than its processes the whole may take to stop, so that theirs are the messages."""
 
 
 def free_addresses(count: int) -> tuple[str, ...]:
@@ -34,60 +37,79 @@ def free_addresses(count: int) -> tuple[str, ...]:
             one.close()
 
 
-def run_processes(commands: Sequence[Sequence[str]]) -> int:
-    """Start all commands and wait for all; SIGTERM and SIGINT are passed on, and the first failure ends the rest.
+class Cluster:
+    """The processes of one run.
 
-    Returns:
-        0 when all ended well, else the first exit code that was not 0 (128 + n for a signal n).
+    A signal to stop is passed on to each once; the first failure ends the rest.
     """
-    # A session of their own: Ctrl-C reaches this process alone, which passes it on once.
-    children = [subprocess.Popen(command, start_new_session=True) for command in commands]  # noqa: S603  # our own
 
-    def pass_on(number: int, _frame: FrameType | None) -> None:
-        for child in children:
-            if child.poll() is None:
-                child.send_signal(number)
+    def __init__(self) -> None:
+        self._children: list[subprocess.Popen[bytes]] = []
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        while any(child.poll() is None for child in children):
-            failed = _first_failure(children)
-            if failed:
-                _end(children)
-                return failed
-            time.sleep(_POLL_S)
-        return _first_failure(children)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        _end(children)
+    def run(self, commands: Sequence[Sequence[str]], stops: StopSignals) -> int:
+        """Start all commands and wait for all.
 
-
-def _first_failure(children: Sequence[subprocess.Popen[bytes]]) -> int:
-    codes = [child.returncode for child in children if child.returncode]
-    return 0 if not codes else (codes[0] if codes[0] > 0 else 128 - codes[0])
-
-
-def _end(children: Sequence[subprocess.Popen[bytes]]) -> None:
-    deadline = time.monotonic() + _GRACE_S
-    for child in children:
+        Returns:
+            0 when all ended well, or were stopped before they had begun; else the exit code of a failed one (128 + n
+            for a signal n), REFUSED before others: what all refuse must not be started again.
+        """
+        environment = {**os.environ, _PARENT: str(os.getpid())}
+        # A session of their own: Ctrl-C reaches this process alone, which passes it on once.
+        for command in commands:
+            self._children.append(subprocess.Popen(command, start_new_session=True, env=environment))  # noqa: S603  # our own
+        passed_on = False
         try:
-            child.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            child.kill()
+            while not self._failures() and any(child.returncode is None for child in self._children):
+                if stops.requested.is_set() and not passed_on:
+                    passed_on = True
+                    for child in self._children:
+                        child.send_signal(stops.number)
+                time.sleep(_POLL_S)
+            failures = self._failures()
+            if failures:
+                time.sleep(_GRACE_S)
+                failures += [code for code in self._failures() if code not in failures]
+                self._tell_stopped()
+            return _verdict(failures, stops.number)
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """End all at once; called from any thread."""
+        for child in self._children:
+            if child.returncode is None:
+                child.kill()
+        for child in self._children:
             child.wait()
+
+    def _failures(self) -> list[int]:
+        """Exit codes, other than 0, of those that have ended."""
+        return [code for child in self._children if (code := child.poll())]
+
+    def _tell_stopped(self) -> None:
+        for number, child in enumerate(self._children):
+            if child.poll() is None and state_of(child.pid) in ("T", "t"):
+                sys.stderr.write(
+                    f"weir: process {number} of {len(self._children)} (pid {child.pid}) was stopped by a signal and "
+                    "held up the others; killed\n"
+                )
+
+
+def _verdict(failures: list[int], stopped_by: int) -> int:
+    own = [code for code in failures if code != -stopped_by]  # the signal came before the process could listen
+    if REFUSED in own:
+        return REFUSED
+    return 0 if not own else own[0] if own[0] > 0 else 128 - own[0]
 
 
 def end_with_parent() -> None:
-    """End this process when its parent is gone: a lone member of a cluster must not go on holding its shards."""
-    parent = os.getppid()
-    with contextlib.suppress(OSError, AttributeError):  # elsewhere than on Linux the watch alone must do
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    """End this process when the one that started it is gone: a lone member must not go on holding its shards."""
+    parent = int(os.environ.get(_PARENT, os.getppid()))
+    die_with_parent()  # elsewhere than on Linux the watch alone must do
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(_ORPHAN_POLL_S)
-        sys.stderr.write("weir: the supervising process is gone; ending\n")
-        os._exit(75)
+        die("weir: the process that started this one is gone; ended", ORPHANED)
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()

@@ -12,6 +12,7 @@ import msgspec
 from bytewax.dataflow import Dataflow
 from bytewax.inputs import Source
 
+from flows.durable import Barrier
 from flows.publish import (
     DEAD_LETTERS,
     DECISIONS,
@@ -52,6 +53,7 @@ def build(
     stats: RunStats,
     *,
     in_order: bool,
+    barrier: Barrier | None = None,
 ) -> Dataflow:
     """The production graph, over whatever source and outputs it is given.
 
@@ -65,13 +67,16 @@ def build(
         shards: Names of the shards.
         stats: Where stages report to.
         in_order: Keep the order of arrival between stages; True only with one worker.
+        barrier: Makes state durable at each epoch's end; None: nothing is to outlive the process.
     """
     flow = Dataflow("weir")
-    parts = op.input("events", flow, source)
+    parts = entered = op.input("events", flow, source)
     for stage in stages(seen, entities, decide, shards):
         parts = run_stage(parts, stage, open_store, stats.stage(stage.step.name), stats.stage(ROUTE), in_order=in_order)
     encoded = op.flat_map("encode", parts, _Encode(stats))
     op.output("publish", encoded, FileSink(open_slot))
+    if barrier is not None:
+        barrier.attach(entered, parts)
     return flow
 
 

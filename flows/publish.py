@@ -20,6 +20,7 @@ from typing import Any, Final, TypedDict
 import orjson
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
+from flows.exits import deadly
 from flows.stats import StageStats
 from schemas.errors import StateError
 from schemas.times import parse_rfc3339_us
@@ -178,6 +179,7 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
         places: dict[bytes, tuple[int, int]] = self._ledger.memo.setdefault("adopted", {})
         return places
 
+    @deadly
     def write_batch(self, items: list[Sequence[Publication]]) -> None:
         """Called by bytewax with the records of one or more batches."""
         started = time.perf_counter()
@@ -290,6 +292,7 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
             except OSError as error:
                 raise self._unwritable(error) from error
 
+    @deadly
     def snapshot(self) -> SlotSnapshot:
         """Called by bytewax at the end of an epoch, after all steps: what was published becomes durable."""
         started = time.perf_counter()

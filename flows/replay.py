@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
 import shutil
-import signal
 import tempfile
 import threading
 import time
@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 from bytewax._bytewax import cli_main
@@ -22,6 +21,8 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.recovery import RecoveryConfig, init_db_dir
 
 from flows.decide import PUBLISH, build, slot_path
+from flows.durable import Barrier, Epochs
+from flows.exits import at_death, deadly
 from flows.files import EventFile, find_events
 from flows.ingest import STREAMS, ingest
 from flows.merge import Ingest, Merge, MergeState
@@ -29,8 +30,9 @@ from flows.profile import Profile
 from flows.publish import SLOTS, FileSlot, SlotSnapshot
 from flows.stage import Part
 from flows.stats import RunStats
+from flows.watchdog import Pulse
 from operators.inflight import InFlight
-from schemas.errors import ConfigError, WeirError
+from schemas.errors import ConfigError, PeerError, WeirError
 from schemas.tokens import TokenKeys
 from schemas.validate import Limits
 from state.api import StepStore
@@ -41,6 +43,7 @@ SHARDS: Final = 8
 """Parts of a replay's key space. More would let more processes share the work (at most one a shard); fewer make larger
 batches a shard, and a new folder is made sooner: each of a shard's column families costs a sync of the disk."""
 MANIFEST: Final = "manifest.json"
+_LOST_PEER: Final = re.compile("timely communication error|Send thread panic|Receive thread panic")
 _THROWAWAY_EPOCH: Final = timedelta(seconds=10)
 """Without a state folder nothing is resumed; epochs only bound what the shards remember of one."""
 
@@ -82,6 +85,7 @@ class Run:
         stop: Set to end in order: commit what was read, read no more.
         finished: All events were read.
         merge: The merged events, None until bytewax has opened the source, and in processes without it.
+        pulse: Progress beyond that of the stages, for the watchdog.
     """
 
     def __init__(self) -> None:
@@ -89,33 +93,20 @@ class Run:
         self.stop = threading.Event()
         self.finished = False
         self.merge: Merge | None = None
-
-    def stop_on_signals(self) -> Callable[[], None]:
-        """End in order at the first SIGTERM or SIGINT, at once at the second; returns what undoes it."""
-
-        def on_signal(number: int, _frame: FrameType | None) -> None:
-            if self.stop.is_set():
-                os._exit(128 + number)
-            self.stop.set()
-
-        before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-
-        def undo() -> None:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-        return undo
+        self.pulse = Pulse()
 
 
 class _EventsPartition(StatefulSourcePartition[Part, MergeState]):
     """The merged files, a batch at a time."""
 
-    def __init__(self, merge: Merge, size: int, run: Run) -> None:
+    def __init__(self, merge: Merge, size: int, run: Run, epochs: Epochs) -> None:
         self._merge = merge
         self._size = size
         self._run = run
+        self._epochs = epochs
         self._batch = 0
 
+    @deadly
     def next_batch(self) -> Iterable[Part]:
         """Called by bytewax whenever it has room; ends the flow when all is read or the run is to stop."""
         if self._run.stop.is_set():
@@ -131,6 +122,7 @@ class _EventsPartition(StatefulSourcePartition[Part, MergeState]):
                 self._run.finished = True
                 raise
         self._run.stats.stage("ingest").observe(time.perf_counter() - started, len(events))
+        self._epochs.read(self._batch)
         part = Part(self._batch, 1, events, [])
         self._batch += 1
         return [part]
@@ -141,26 +133,30 @@ class _EventsPartition(StatefulSourcePartition[Part, MergeState]):
 
     def snapshot(self) -> MergeState:
         """Called by bytewax at the end of an epoch."""
+        self._epochs.end()
         return self._merge.state()
 
 
 class EventsSource(FixedPartitionedSource[Part, MergeState]):
     """The event files as one bytewax partition, since their merged order is one order."""
 
-    def __init__(self, open_merge: Callable[[MergeState | None], Merge], size: int, run: Run) -> None:
+    def __init__(self, open_merge: Callable[[MergeState | None], Merge], size: int, run: Run, epochs: Epochs) -> None:
         self._open_merge = open_merge
         self._size = size
         self._run = run
+        self._epochs = epochs
 
     def list_parts(self) -> list[str]:
         """Called by bytewax once a worker."""
         return ["events"]
 
+    @deadly
     def build_part(self, step_id: str, for_part: str, resume_state: MergeState | None) -> _EventsPartition:
         """Called by bytewax on the worker that owns the partition."""
         merge = self._open_merge(resume_state)
         self._run.merge = merge
-        return _EventsPartition(merge, self._size, self._run)
+        self._run.pulse.beat("opening the events")
+        return _EventsPartition(merge, self._size, self._run, self._epochs)
 
 
 def run_replay(profile: Profile, options: ReplayOptions, run: Run) -> None:
@@ -175,7 +171,8 @@ def run_replay(profile: Profile, options: ReplayOptions, run: Run) -> None:
     if options.state is None:
         for slot in SLOTS:
             slot_path(options.out, slot).unlink(missing_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix="weir-replay-"))
+        temporary = made = Path(tempfile.mkdtemp(prefix="weir-replay-"))
+        forget = at_death(lambda: shutil.rmtree(made, ignore_errors=True))
     directory = options.state or temporary
     if directory is None:
         raise AssertionError
@@ -186,6 +183,7 @@ def run_replay(profile: Profile, options: ReplayOptions, run: Run) -> None:
     finally:
         home.close()
         if temporary is not None:
+            forget()
             shutil.rmtree(temporary, ignore_errors=True)
 
 
@@ -203,33 +201,41 @@ def _execute(
 
         return Merge(files, decoder, profile.learning.tick_us, state)
 
+    @deadly
     def open_store(shard: str, step: str, version: int | None) -> StepStore:
+        run.pulse.beat(f"opening step {step} of shard {shard}")
         return home.open(shard, step, version)
 
+    @deadly
     def open_slot(slot: str, resumed: SlotSnapshot | None) -> FileSlot:
+        run.pulse.beat(f"opening output {slot}")
         ledger = home.open(f"ledger-{slot}", "ledger", resumed["version"] if resumed else None)
         path = slot_path(options.out, slot)
         committed = resumed["offset"] if resumed else 0
-        sync = home.sync if options.state is not None else None
         told = run.stats.stage(PUBLISH)
         return FileSlot(slot, path, ledger, committed, remembered_us, sync, may_overtake=not in_order, stats=told)
 
+    number, addresses = options.process or (None, None)
+    sync = home.sync if options.state is not None else None
+    shards = shard_names(options.shards)
+    epochs = Epochs()
+    barrier = Barrier(shards, number or 0, len(addresses or (None,)), sync, run.pulse, epochs)
     flow = build(
-        EventsSource(open_merge, options.batch, run),
+        EventsSource(open_merge, options.batch, run, epochs),
         profile.seen(outcomes=outcomes),
         profile.entities(),
         profile.decide(outcomes=outcomes, in_order=in_order),
         open_store,
         open_slot,
-        shard_names(options.shards),
+        shards,
         run.stats,
         in_order=in_order,
+        barrier=barrier,
     )
     recovery = None
     if options.state is not None:
         recovery = RecoveryConfig(directory / "recovery")  # type: ignore[no-untyped-call]  # native, without stubs
     calm_collector()
-    number, addresses = options.process or (None, None)
     try:
         cli_main(  # type: ignore[no-untyped-call]  # native, without stubs
             flow,
@@ -239,11 +245,14 @@ def _execute(
             epoch_interval=options.epoch if options.state is not None else _THROWAWAY_EPOCH,
             recovery_config=recovery,
         )
-    except Exception as error:
+    except BaseException as error:  # a panic of the engine is no Exception
         told = own_error(error)
-        if told is None:
-            raise
-        raise told from error
+        if told is not None:
+            raise told from error
+        if addresses and _LOST_PEER.search(str(error)):
+            message = f"process {number} of {len(addresses)}: lost the connection to another process of the cluster"
+            raise PeerError(message) from error
+        raise
 
 
 def own_error(error: BaseException | None) -> WeirError | None:

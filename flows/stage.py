@@ -21,6 +21,7 @@ import bytewax.operators as op
 from bytewax.dataflow import Stream
 from bytewax.operators import KeyedStream, StatefulBatchLogic
 
+from flows.exits import deadly
 from flows.stats import StageStats
 from operators.inflight import InFlight
 from operators.step import Step
@@ -164,10 +165,12 @@ class ShardLogic(StatefulBatchLogic[Part, Part, ShardSnapshot]):
                 self._stats.observe(time.perf_counter() - started, len(part.work))
         return values, StatefulBatchLogic.RETAIN
 
+    @deadly
     def on_batch(self, values: list[Any]) -> tuple[list[Part], bool]:
         """Called by bytewax with all queued (shard, Part) values of the key; the name travels in the value."""
         return self.on_batch_of(values[0][0], [part for _, part in values])
 
+    @deadly
     def snapshot(self) -> ShardSnapshot:
         """Called by bytewax at the end of an epoch in which the shard was awake: a snapshot is a version."""
         store = self._store

@@ -144,7 +144,7 @@ class Decide:
         pending: dict[bytes, bytes | None] = {}
         found = self._load(store, batch)
         run: list[InFlight] = []
-        out: list[InFlight] = []
+        out: list[InFlight] = self._in_vain(store, batch[0]) if batch else []
 
         def decide_run() -> None:
             if run:
@@ -164,7 +164,7 @@ class Decide:
                 if self._learn(store, item, event, model, pending, found):
                     out.append(item)
             elif isinstance(event, Tick):
-                self._expire(store, event, pending)
+                self._note_expiry(store, event)
             else:
                 out.append(item)
         decide_run()
@@ -173,7 +173,10 @@ class Decide:
         return out
 
     def on_snapshot(self, store: StepStore) -> None:
-        """Write the model if it has learned since the last snapshot."""
+        """Write the model if it has learned since the last snapshot; drop decisions whose label can no longer come."""
+        self._expire(store)
+        if store.memo.get("any_waiting"):
+            store.memo["in_vain"] = True
         model: Model | None = store.memo.get("model")
         if model is not None and store.memo.get("learned"):
             store.put_many([(_MODEL_KEY, model.to_bytes())])
@@ -306,9 +309,7 @@ class Decide:
                 pending[held_key] = _encode([*known, _Waiting(label, topic, partition, offset)])
                 store.memo["any_waiting"] = True
                 return False
-            item.kind = DEAD_LETTER
-            item.detail = ("UNMATCHED_OUTCOME", "the decision it is about is no longer kept", item.event)
-            item.event = None
+            _bury(item)
             return True
         scored = _decode(record)
         if model is not None:
@@ -356,19 +357,57 @@ class Decide:
             pending[b"w" + key[1:]] = None
         return out
 
-    def _expire(self, store: StepStore, tick: Tick, pending: dict[bytes, bytes | None]) -> None:
-        """Drop decisions whose label can no longer come."""
+    def _in_vain(self, store: StepStore, first: InFlight) -> list[InFlight]:
+        """Dead letters of the labels that still waited for their payment when the last epoch ended.
+
+        A payment enters the flow before its label, so when an epoch is over and the label is there, the payment has
+        been: it is no longer kept. Likewise of what an earlier run left, with whatever number of workers it ran.
+        """
+        if not store.memo.setdefault("in_vain", bool(store.scan(b"w", b"x", 1))):
+            return []
+        store.memo["in_vain"] = store.memo["any_waiting"] = False
+        out: list[InFlight] = []
+        start = b"w"
+        while page := store.scan(start, b"x", _PAGE):
+            store.put_many([(key, None) for key, _ in page])
+            for _, record in page:
+                for one in _decode_waiting(record):
+                    order = (*first.order, -1, len(out))
+                    origin = (one.topic, one.partition, one.offset)
+                    item = InFlight(LABEL, order, one.label, origin, first.ingested_at_us, [], [])
+                    _bury(item)
+                    out.append(item)
+            start = page[-1][0] + b"\x00"
+        return out
+
+    def _note_expiry(self, store: StepStore, tick: Tick) -> None:
+        """Decisions seen before this tick less `keep_us` may go, but not before the epoch ends.
+
+        With several workers a label that set out before the tick may arrive behind it.
+        """
         keep_us = self._config.keep_us
-        if keep_us is None or tick.event_time_us <= keep_us:
+        if keep_us is not None and tick.event_time_us > keep_us:
+            limit = b"p" + (tick.event_time_us - keep_us).to_bytes(8, "big")
+            store.memo["expire_before"] = max(limit, store.memo.get("expire_before", b""))
+
+    def _expire(self, store: StepStore) -> None:
+        """Drop decisions whose label can no longer come."""
+        limit: bytes | None = store.memo.pop("expire_before", None)
+        if limit is None:
             return
-        limit = b"p" + (tick.event_time_us - keep_us).to_bytes(8, "big")
-        # From where the last tick stopped: what lies before was deleted, and a scan would walk its tombstones.
+        # From where the last one stopped: what lies before was deleted, and a scan would walk its tombstones.
         start: bytes = store.memo.get("expired", b"p")
         while start < limit:
             page = store.scan(start, limit, _PAGE)
-            pending.update((key, None) for key, _ in page)
+            store.put_many([(key, None) for key, _ in page])
             start = page[-1][0] + b"\x00" if len(page) == _PAGE else limit
         store.memo["expired"] = start
+
+
+def _bury(item: InFlight) -> None:
+    item.kind = DEAD_LETTER
+    item.detail = ("UNMATCHED_OUTCOME", "the decision it is about is no longer kept", item.event)
+    item.event = None
 
 
 def _corrected(label: Label) -> str | None:

@@ -9,7 +9,8 @@ WeirError
 │   ├── StateVersionError  the version asked for is not kept
 │   ├── StateLayoutError   the directory was written by another layout
 │   └── StateLockedError   another process holds the shard
-└── StreamError        an input or output cannot be used: retried, then said
+├── StreamError        an input or output cannot be used: retried, then said
+└── PeerError          another process of the cluster is gone: this one ends, all are started again
 """
 
 
@@ -61,3 +62,7 @@ class StateLockedError(StateError):
 
 class StreamError(WeirError):
     """An input or output cannot be used."""
+
+
+class PeerError(WeirError):
+    """Another process of the cluster is gone."""
