@@ -48,6 +48,7 @@ class Shard:
         self._waiting_records = 0
         self._waiting_bytes = 0
         self._failure = ""
+        self._newest_log: tuple[Path, int] | None = None
         self._directory = directory
         self._settings = settings
         self._cache = cache
@@ -196,6 +197,16 @@ class Shard:
         )
         return StateError(msg)
 
+    def lost_log(self) -> str:
+        """End of a message: which log has lost its end when versions that were committed are missing."""
+        if self._newest_log is None:
+            return f"; {self._directory} held no log at this start"
+        path, size = self._newest_log
+        return (
+            f"; the log {path} had {size} bytes at this start and has lost its end, unless the recovery store is of "
+            "another moment (docs/runbooks/corrupt-shard.md)"
+        )
+
     def _stopped(self, error: Exception) -> StateError:
         """Refuse all further writes: a later commit would be a version without what was lost now."""
         refusal = self.write_error(error)
@@ -212,6 +223,8 @@ class Shard:
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             exists = (self._directory / "CURRENT").exists()
+            # Before RocksDB opens: it reads a torn log up to the tear without a word, and then removes it.
+            self._newest_log = _newest_log(self._directory)
             self._known = set(Rdict.list_cf(path)) if exists else {"default"}
             families = {
                 name: settings.undo_options() if name == UNDO_FAMILY else settings.step_options()
@@ -244,3 +257,9 @@ class Shard:
                 "release that wrote it, or migrate the state (CHANGELOG.md says between which releases)"
             )
             raise StateLayoutError(msg)
+
+
+def _newest_log(directory: Path) -> tuple[Path, int] | None:
+    """RocksDB's newest log and its size; logs are numbered upwards."""
+    logs = sorted(directory.glob("*.log"), key=lambda path: int(path.stem) if path.stem.isdigit() else -1)
+    return (logs[-1], logs[-1].stat().st_size) if logs else None
