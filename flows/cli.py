@@ -82,6 +82,9 @@ def replay(
         Path | None, typer.Option(help="Keys that tokenise card numbers; default: WEIR_PAN_KEYS_FILE or WEIR_PAN_KEYS.")
     ] = None,
     report: Annotated[bool, typer.Option(help="Write report.html at the end.")] = True,
+    rate: Annotated[
+        float | None, typer.Option(min=1, hidden=True, help="Events a second at the most: a steady load.")
+    ] = None,
     member: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Decide recorded payments: files in, decisions out; one process, no server.
@@ -115,6 +118,7 @@ def replay(
         now_us=time.time_ns() // 1000,
         shards=shards,
         process=process,
+        rate=rate,
     )
     if processes > 1 and member is None:
         # Refused here, once, rather than by every process; and the state folder is made by one of them only.

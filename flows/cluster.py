@@ -50,7 +50,8 @@ def run_processes(commands: Sequence[Sequence[str]]) -> int:
 
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        while any(child.poll() is None for child in children):
+        # Each is asked every time: one that hangs must not hide that another has died.
+        while None in [child.poll() for child in children]:
             failed = _first_failure(children)
             if failed:
                 _end(children)

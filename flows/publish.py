@@ -13,6 +13,7 @@ answered with the very decision published, marked `duplicate`.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypedDict
@@ -88,7 +89,11 @@ def identity_of(slot: str, record: dict[str, Any]) -> bytes:
 
 
 class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
-    """One output file and its ledger."""
+    """One output file and its ledger.
+
+    Attributes:
+        failure: Why the file could not be written, None as long as it could.
+    """
 
     def __init__(
         self,
@@ -115,6 +120,7 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
         Raises:
             StateError: The file is shorter than what was committed.
         """
+        self.failure: StateError | None = None
         self._slot = slot
         self._ledger = ledger
         self._ttl_us = ttl_us
@@ -147,7 +153,7 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
         os.lseek(self._file, self._end, os.SEEK_SET)
 
     def _adopt(self, path: Path, committed: int, size: int) -> int:
-        """Take what an earlier run adopted, read the file from `committed` on; returns where its last whole line ends."""
+        """Read what was adopted before, then the file from `committed` on; returns where its last whole line ends."""
         for name, value in self._ledger.scan(b"a", b"b", _ALL):
             key = (name[2:], name[1:2] == b"1")
             self._adopted[key] = int.from_bytes(value[:4], "big")
@@ -227,6 +233,7 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
         message = (
             f"{self._path}: cannot be written ({error.strerror}); see docs/runbooks/disk-full.md, then start again"
         )
+        self.failure = self.failure or StateError(message)
         return StateError(message)
 
     def _write(self, line: bytes) -> None:
@@ -332,9 +339,17 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
                 self._ledger.put_many([(key, None) for key, _ in old])
 
     def close(self) -> None:
-        """Called by bytewax when the flow has ended in order."""
-        self._flush()
-        os.close(self._file)
+        """Called by bytewax when the flow has ended, in order or by an error.
+
+        Raising here would abort the process in the middle of telling that error. What cannot be written now was never
+        committed, and is decided again.
+        """
+        try:
+            self._flush()
+        except StateError as error:
+            sys.stderr.write(f"weir: {error}\n")
+        finally:
+            os.close(self._file)
 
 
 def _place_bytes(offset: int, length: int) -> bytes:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -30,7 +30,7 @@ from flows.publish import SLOTS, FileSlot, SlotSnapshot
 from flows.stage import Part
 from flows.stats import RunStats
 from operators.inflight import InFlight
-from schemas.errors import ConfigError, WeirError
+from schemas.errors import ConfigError, StreamError, WeirError
 from schemas.tokens import TokenKeys
 from schemas.validate import Limits
 from state.api import StepStore
@@ -60,6 +60,7 @@ class ReplayOptions:
         now_us: What "far in the future" is measured against.
         shards: Parts of the key space, fixed for the life of a state folder.
         process: (this process's number, addresses of all) in a cluster, None alone.
+        rate: Events read a second at the most, None: as fast as they are decided; results do not depend on it.
     """
 
     events: Path
@@ -72,6 +73,7 @@ class ReplayOptions:
     now_us: int
     shards: int = SHARDS
     process: tuple[int, tuple[str, ...]] | None = None
+    rate: float | None = None
 
 
 class Run:
@@ -82,6 +84,7 @@ class Run:
         stop: Set to end in order: commit what was read, read no more.
         finished: All events were read.
         merge: The merged events, None until bytewax has opened the source, and in processes without it.
+        refused: Why a store or an output could not be opened, None when all could.
     """
 
     def __init__(self) -> None:
@@ -89,6 +92,7 @@ class Run:
         self.stop = threading.Event()
         self.finished = False
         self.merge: Merge | None = None
+        self.refused: WeirError | None = None
 
     def stop_on_signals(self) -> Callable[[], None]:
         """End in order at the first SIGTERM or SIGINT, at once at the second; returns what undoes it."""
@@ -110,10 +114,12 @@ class Run:
 class _EventsPartition(StatefulSourcePartition[Part, MergeState]):
     """The merged files, a batch at a time."""
 
-    def __init__(self, merge: Merge, size: int, run: Run) -> None:
+    def __init__(self, merge: Merge, size: int, run: Run, rate: float | None) -> None:
         self._merge = merge
         self._size = size
         self._run = run
+        self._rate = rate
+        self._due: datetime | None = None
         self._batch = 0
 
     def next_batch(self) -> Iterable[Part]:
@@ -133,11 +139,14 @@ class _EventsPartition(StatefulSourcePartition[Part, MergeState]):
         self._run.stats.stage("ingest").observe(time.perf_counter() - started, len(events))
         part = Part(self._batch, 1, events, [])
         self._batch += 1
+        if self._rate is not None:
+            # From when the batch was due, not from now: a stall is caught up with, as a live stream's would be.
+            self._due = (self._due or datetime.now(UTC)) + timedelta(seconds=len(events) / self._rate)
         return [part]
 
     def next_awake(self) -> datetime | None:
-        """Called by bytewax; None: ask again at once."""
-        return None
+        """Called by bytewax; when the next batch is due, None: at once."""
+        return self._due
 
     def snapshot(self) -> MergeState:
         """Called by bytewax at the end of an epoch."""
@@ -147,10 +156,13 @@ class _EventsPartition(StatefulSourcePartition[Part, MergeState]):
 class EventsSource(FixedPartitionedSource[Part, MergeState]):
     """The event files as one bytewax partition, since their merged order is one order."""
 
-    def __init__(self, open_merge: Callable[[MergeState | None], Merge], size: int, run: Run) -> None:
+    def __init__(
+        self, open_merge: Callable[[MergeState | None], Merge], size: int, run: Run, rate: float | None = None
+    ) -> None:
         self._open_merge = open_merge
         self._size = size
         self._run = run
+        self._rate = rate
 
     def list_parts(self) -> list[str]:
         """Called by bytewax once a worker."""
@@ -160,7 +172,7 @@ class EventsSource(FixedPartitionedSource[Part, MergeState]):
         """Called by bytewax on the worker that owns the partition."""
         merge = self._open_merge(resume_state)
         self._run.merge = merge
-        return _EventsPartition(merge, self._size, self._run)
+        return _EventsPartition(merge, self._size, self._run, self._rate)
 
 
 def run_replay(profile: Profile, options: ReplayOptions, run: Run) -> None:
@@ -204,9 +216,23 @@ def _execute(
         return Merge(files, decoder, profile.learning.tick_us, state)
 
     def open_store(shard: str, step: str, version: int | None) -> StepStore:
-        return home.open(shard, step, version)
+        try:
+            return home.open(shard, step, version)
+        except WeirError as error:
+            run.refused = run.refused or error
+            raise
+
+    slots: list[FileSlot] = []
 
     def open_slot(slot: str, resumed: SlotSnapshot | None) -> FileSlot:
+        try:
+            slots.append(slot_of(slot, resumed))
+        except WeirError as error:
+            run.refused = run.refused or error
+            raise
+        return slots[-1]
+
+    def slot_of(slot: str, resumed: SlotSnapshot | None) -> FileSlot:
         ledger = home.open(f"ledger-{slot}", "ledger", resumed["version"] if resumed else None)
         path = slot_path(options.out, slot)
         committed = resumed["offset"] if resumed else 0
@@ -214,7 +240,7 @@ def _execute(
         return FileSlot(slot, path, ledger, committed, remembered_us, sync, may_overtake=not in_order)
 
     flow = build(
-        EventsSource(open_merge, options.batch, run),
+        EventsSource(open_merge, options.batch, run, options.rate),
         profile.seen(outcomes=outcomes),
         profile.entities(),
         profile.decide(outcomes=outcomes, in_order=in_order),
@@ -238,8 +264,14 @@ def _execute(
             epoch_interval=options.epoch if options.state is not None else _THROWAWAY_EPOCH,
             recovery_config=recovery,
         )
-    except Exception as error:
-        told = own_error(error)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # in a cluster bytewax loses the error, and panics: that is no Exception
+        failures = (own_error(error), run.refused, home.failure(), *(slot.failure for slot in slots))
+        told = next((failure for failure in failures if failure is not None), None)
+        if told is None and options.process is not None and not isinstance(error, Exception):
+            message = "another process of this replay has ended; what it told says why"
+            told = StreamError(message)
         if told is None:
             raise
         raise told from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 from pathlib import Path
@@ -31,6 +32,7 @@ class Shard:
         undo_handle: Column family handle of the before-images.
         lock: Guards what waits to be written, as several threads may use stores of this shard.
         dirty: Something was written since the last sync.
+        failure: Why writes are refused, empty as long as they are not.
     """
 
     def __init__(self, directory: Path, name: str, settings: RocksSettings, cache: RecordCache) -> None:
@@ -47,7 +49,7 @@ class Shard:
         self._waiting: dict[str, RocksStepStore] = {}
         self._waiting_records = 0
         self._waiting_bytes = 0
-        self._failure = ""
+        self.failure = ""
         self._newest_log: tuple[Path, int] | None = None
         self._directory = directory
         self._settings = settings
@@ -154,7 +156,10 @@ class Shard:
             raise self._stopped(error) from error
 
     def close(self) -> None:
-        """Close all stores and the RocksDB; its lock is free afterwards. Drops what was not committed. Idempotent."""
+        """Close all stores and the RocksDB; its lock is free afterwards. Drops what was not committed. Idempotent.
+
+        RocksDB writes its memtables to files on the way. A full disk refuses that, and nothing is lost: the log has it.
+        """
         for store in self._stores.values():
             store.close()
         self._stores.clear()
@@ -164,7 +169,8 @@ class Shard:
             family.close()
         self._families.clear()
         if self.db is not None:
-            self.db.close()
+            with contextlib.suppress(Exception):  # or it would hide the error for which the process ends
+                self.db.close()
             self.db = None
 
     def bytes_on_disk(self) -> int:
@@ -210,12 +216,12 @@ class Shard:
     def _stopped(self, error: Exception) -> StateError:
         """Refuse all further writes: a later commit would be a version without what was lost now."""
         refusal = self.write_error(error)
-        self._failure = str(refusal)  # not the error itself, whose traceback would keep RocksDB and its lock alive
+        self.failure = str(refusal)  # not the error itself, whose traceback would keep RocksDB and its lock alive
         return refusal
 
     def _check_alive(self) -> None:
-        if self._failure:
-            raise StateError(self._failure)
+        if self.failure:
+            raise StateError(self.failure)
 
     def _open_db(self) -> Any:
         path = str(self._directory)

@@ -92,6 +92,12 @@ class StateHome:
                     outcome.result()
         self._last_sync_s = time.monotonic() - started
 
+    def failure(self) -> StateError | None:
+        """Why a shard refuses to be written, None as long as all can be."""
+        with self._lock:
+            told = next((shard.failure for shard in self._shards.values() if shard.failure), "")
+        return StateError(told) if told else None
+
     def stats(self) -> dict[str, float]:
         """Figures for metrics; walks the directories, so once an epoch at most.
 
