@@ -1,5 +1,5 @@
-# make setup | demo | test | lint | bench | lock; each sets up .venv first and needs nothing but Python 3.11 or 3.12.
-.PHONY: setup demo test lint bench lock format
+# make setup | demo | test | lint | bench | chaos | lock; each sets up .venv first and needs nothing but Python 3.11 or 3.12.
+.PHONY: setup demo test lint bench chaos lock format
 
 setup:
 	@./deploy/setup.sh
@@ -22,6 +22,11 @@ format: setup
 # Decisions per second on one core, file to file, durable state; see README for what is measured.
 bench: setup
 	.venv/bin/python -m load_tests.bench_decide --out bench-out
+
+# Replays that are killed, stopped, starved and damaged KILLS times must end as if nothing had been: docs/chaos.md.
+KILLS ?= 50
+chaos: setup
+	.venv/bin/python -m load_tests.chaos --out chaos-out --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 
 # Exact versions with hashes of everything, for both Python versions.
 lock: setup

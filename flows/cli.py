@@ -90,6 +90,9 @@ def replay(
         float, typer.Option(min=0, help="Seconds without progress that end a process; longer than any batch; 0: never.")
     ] = 30.0,
     report: Annotated[bool, typer.Option(help="Write report.html at the end.")] = True,
+    rate: Annotated[
+        float | None, typer.Option(min=1, hidden=True, help="Events a second at the most: a steady load.")
+    ] = None,
     member: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Decide recorded payments: files in, decisions out; one process, no server.
@@ -133,6 +136,7 @@ def replay(
             now_us=time.time_ns() // 1000,
             shards=shards,
             process=process,
+            rate=rate,
         )
         if cluster is not None:
             if processes > shards:

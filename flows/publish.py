@@ -3,7 +3,8 @@
 A slot's snapshot is (offset, version): how long its file was and which version its ledger had. What stands in the file
 behind that offset was published by a run that died before it could commit, and is *adopted*: it is read back on
 resume, and when the replayed flow comes to publish the same record again, the published one stands and the recomputed
-one is dropped. A torn last line was never published; it is cut off.
+one is dropped. A torn last line was never published; it is cut off. A snapshot taken before the flow has come to all of
+them again keeps the rest in the ledger: the next run may die as well, and reads the file from behind them.
 
 The ledger of decisions remembers where in the file each decision stands, so that a retry of the same payment is
 answered with the very decision published, marked `duplicate`.
@@ -12,6 +13,7 @@ answered with the very decision published, marked `duplicate`.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,6 +38,8 @@ DAY_US: Final = 86_400_000_000
 _MOST_WAITING: Final = 1_000_000
 _LINES_AT_ONCE: Final = 512
 """Lines written by one call; with their line ends 1,024 pieces, the most that Linux takes (IOV_MAX)."""
+_ALL: Final = 2**62
+"""More records than a scan can find."""
 _SWEPT_AT_ONCE: Final = 2_000
 """Ledger entries deleted in one snapshot at the least; twice as many as were added, if that is more, lest it grow."""
 
@@ -129,6 +133,8 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
         self._waiting = {key[1:]: int.from_bytes(count, "big") for key, count in ledger.scan(b"w", b"x", _MOST_WAITING)}
         # Answers to a retry repeat their decision's identity, so adopted ones are counted, not listed.
         self._adopted: dict[tuple[bytes, bool], int] = {}
+        self._adopted_kept: set[tuple[bytes, bool]] = set()  # those that stand in the ledger
+        self._adopted_changed: set[tuple[bytes, bool]] = set()  # those of which the ledger does not know the count
         self._new_ledger: dict[bytes, bytes | None] = {}
         self._clock_us = 0
         self._path = path
@@ -150,7 +156,13 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
         os.lseek(self._file, self._end, os.SEEK_SET)
 
     def _adopt(self, path: Path, committed: int, size: int) -> int:
-        """Read the file from `committed` on; returns where its last whole line ends."""
+        """Read what was adopted before, then the file from `committed` on; returns where its last whole line ends."""
+        for name, value in self._ledger.scan(b"a", b"b", _ALL):
+            key = (name[2:], name[1:2] == b"1")
+            self._adopted[key] = int.from_bytes(value[:4], "big")
+            self._adopted_kept.add(key)
+            if len(value) > 4:
+                self._place[key[0]] = (int.from_bytes(value[4:12], "big"), int.from_bytes(value[12:], "big"))
         end = committed
         with path.open("rb") as lines:
             lines.seek(committed)
@@ -165,6 +177,7 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
                 duplicate = bool(record.get("duplicate"))
                 key = (identity_of(self._slot, record), duplicate)
                 self._adopted[key] = self._adopted.get(key, 0) + 1
+                self._adopted_changed.add(key)
                 if self._slot == DECISIONS and not duplicate:
                     # Its day is not in the record; the retry's look-up tries each day of the ledger's span.
                     self._place[key[0]] = (end, len(line) - 1)
@@ -205,6 +218,7 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
                     del adopted[key]
                 else:
                     adopted[key] = left - 1
+                self._adopted_changed.add(key)
                 if self._slot == DECISIONS and not duplicate:
                     self._remember(record, *self._place.pop(record.identity))
                     self._answer_waiting(record)
@@ -249,9 +263,7 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
 
     def _remember(self, record: Publication, offset: int, length: int) -> None:
         day = record.seen_at_us // DAY_US
-        self._new_ledger[b"d" + day.to_bytes(4, "big") + record.identity] = offset.to_bytes(8, "big") + length.to_bytes(
-            4, "big"
-        )
+        self._new_ledger[b"d" + day.to_bytes(4, "big") + record.identity] = _place_bytes(offset, length)
 
     def _answer(self, record: Publication) -> bytes | None:
         """The decision already published of this payment, marked as the answer to a retry; None: it has not come yet.
@@ -298,6 +310,7 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
         started = time.perf_counter()
         self._flush()
         self._sweep()
+        self._keep_adopted()
         version = self._ledger.commit()
         self._written = 0
         if self._sync is not None:
@@ -309,6 +322,24 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
         self._stats.observe_snapshot(time.perf_counter() - started)
         return SlotSnapshot(offset=self._end, version=version)
 
+    def _keep_adopted(self) -> None:
+        """Let the ledger know what the flow has not come to again: the offset of this snapshot lies behind it."""
+        writes: list[tuple[bytes, bytes | None]] = []
+        for key in self._adopted_changed:
+            identity, duplicate = key
+            name = (b"a1" if duplicate else b"a0") + identity
+            left = self._adopted.get(key, 0)
+            if left:
+                place = None if duplicate else self._place.get(identity)
+                writes.append((name, left.to_bytes(4, "big") + (_place_bytes(*place) if place else b"")))
+                self._adopted_kept.add(key)
+            elif key in self._adopted_kept:
+                writes.append((name, None))
+                self._adopted_kept.discard(key)
+        self._adopted_changed.clear()
+        if writes:
+            self._ledger.put_many(writes)
+
     def _sweep(self) -> None:
         # One day more than the span, so that the day a retry may still ask for is whole.
         limit = (self._clock_us - self._ttl_us) // DAY_US - 1
@@ -319,9 +350,22 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
                 self._ledger.put_many([(key, None) for key, _ in old])
 
     def close(self) -> None:
-        """Called by bytewax when the flow has ended in order."""
-        self._flush()
-        os.close(self._file)
+        """Called by bytewax when the flow has ended, in order or by an error.
+
+        Raising here would abort the process in the middle of telling that error. What cannot be written now was never
+        committed, and is decided again.
+        """
+        try:
+            self._flush()
+        except StateError as error:
+            sys.stderr.write(f"weir: {error}\n")
+        finally:
+            os.close(self._file)
+
+
+def _place_bytes(offset: int, length: int) -> bytes:
+    """Where a decision stands, as the ledger has it."""
+    return offset.to_bytes(8, "big") + length.to_bytes(4, "big")
 
 
 def _behind(pieces: list[bytes | memoryview], written: int) -> list[bytes | memoryview]:

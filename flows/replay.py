@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -63,6 +63,7 @@ class ReplayOptions:
         now_us: What "far in the future" is measured against.
         shards: Parts of the key space, fixed for the life of a state folder.
         process: (this process's number, addresses of all) in a cluster, None alone.
+        rate: Events read a second at the most, None: as fast as they are decided; results do not depend on it.
     """
 
     events: Path
@@ -75,6 +76,7 @@ class ReplayOptions:
     now_us: int
     shards: int = SHARDS
     process: tuple[int, tuple[str, ...]] | None = None
+    rate: float | None = None
 
 
 class Run:
@@ -99,11 +101,13 @@ class Run:
 class _EventsPartition(StatefulSourcePartition[Part, MergeState]):
     """The merged files, a batch at a time."""
 
-    def __init__(self, merge: Merge, size: int, run: Run, epochs: Epochs) -> None:
+    def __init__(self, merge: Merge, size: int, run: Run, epochs: Epochs, rate: float | None) -> None:
         self._merge = merge
         self._size = size
         self._run = run
         self._epochs = epochs
+        self._rate = rate
+        self._due: datetime | None = None
         self._batch = 0
 
     @deadly
@@ -125,11 +129,14 @@ class _EventsPartition(StatefulSourcePartition[Part, MergeState]):
         self._epochs.read(self._batch)
         part = Part(self._batch, 1, events, [])
         self._batch += 1
+        if self._rate is not None:
+            # From when the batch was due, not from now: a stall is caught up with, as a live stream's would be.
+            self._due = (self._due or datetime.now(UTC)) + timedelta(seconds=len(events) / self._rate)
         return [part]
 
     def next_awake(self) -> datetime | None:
-        """Called by bytewax; None: ask again at once."""
-        return None
+        """Called by bytewax; when the next batch is due, None: at once."""
+        return self._due
 
     def snapshot(self) -> MergeState:
         """Called by bytewax at the end of an epoch."""
@@ -140,11 +147,19 @@ class _EventsPartition(StatefulSourcePartition[Part, MergeState]):
 class EventsSource(FixedPartitionedSource[Part, MergeState]):
     """The event files as one bytewax partition, since their merged order is one order."""
 
-    def __init__(self, open_merge: Callable[[MergeState | None], Merge], size: int, run: Run, epochs: Epochs) -> None:
+    def __init__(
+        self,
+        open_merge: Callable[[MergeState | None], Merge],
+        size: int,
+        run: Run,
+        epochs: Epochs,
+        rate: float | None = None,
+    ) -> None:
         self._open_merge = open_merge
         self._size = size
         self._run = run
         self._epochs = epochs
+        self._rate = rate
 
     def list_parts(self) -> list[str]:
         """Called by bytewax once a worker."""
@@ -156,7 +171,7 @@ class EventsSource(FixedPartitionedSource[Part, MergeState]):
         merge = self._open_merge(resume_state)
         self._run.merge = merge
         self._run.pulse.beat("opening the events")
-        return _EventsPartition(merge, self._size, self._run, self._epochs)
+        return _EventsPartition(merge, self._size, self._run, self._epochs, self._rate)
 
 
 def run_replay(profile: Profile, options: ReplayOptions, run: Run) -> None:
@@ -221,7 +236,7 @@ def _execute(
     epochs = Epochs()
     barrier = Barrier(shards, number or 0, len(addresses or (None,)), sync, run.pulse, epochs)
     flow = build(
-        EventsSource(open_merge, options.batch, run, epochs),
+        EventsSource(open_merge, options.batch, run, epochs, options.rate),
         profile.seen(outcomes=outcomes),
         profile.entities(),
         profile.decide(outcomes=outcomes, in_order=in_order),

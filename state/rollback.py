@@ -53,7 +53,7 @@ def roll_back(shard: Shard, step: str, version: int | None) -> int:
         backup = "of the same recovery store" if version is None else f"that holds version {target}"
         msg = (
             f"shard {step}/{shard.name}: {wanted}, the store keeps {oldest}..{committed}; "
-            f"restore a backup {backup} (docs/runbooks/restore.md)"
+            f"restore a backup {backup} (docs/runbooks/restore.md){shard.lost_log() if target > committed else ''}"
         )
         raise StateVersionError(msg)
     step_handle = shard.handle(step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 from pathlib import Path
@@ -62,6 +63,7 @@ class Shard:
         self._waiting_records = 0
         self._waiting_bytes = 0
         self._failure = ""
+        self._newest_log: tuple[Path, int] | None = None
         self._directory = directory
         self._settings = settings
         self._cache = cache
@@ -195,7 +197,10 @@ class Shard:
             raise self._stopped(error) from error
 
     def close(self) -> None:
-        """Close all stores and the RocksDB; its lock is free afterwards. Drops what was not committed. Idempotent."""
+        """Close all stores and the RocksDB; its lock is free afterwards. Drops what was not committed. Idempotent.
+
+        RocksDB writes its memtables to files on the way. A full disk refuses that, and nothing is lost: the log has it.
+        """
         for store in self._stores.values():
             store.close()
         self._stores.clear()
@@ -205,7 +210,8 @@ class Shard:
             family.close()
         self._families.clear()
         if self.db is not None:
-            self.db.close()
+            with contextlib.suppress(Exception):  # or it would hide the error for which the process ends
+                self.db.close()
             self.db = None
 
     def bytes_on_disk(self) -> int:
@@ -238,6 +244,16 @@ class Shard:
         )
         return StateError(msg)
 
+    def lost_log(self) -> str:
+        """End of a message: which log has lost its end when versions that were committed are missing."""
+        if self._newest_log is None:
+            return f"; {self._directory} held no log at this start"
+        path, size = self._newest_log
+        return (
+            f"; the log {path} had {size} bytes at this start and has lost its end, unless the recovery store is of "
+            "another moment (docs/runbooks/corrupt-shard.md)"
+        )
+
     def _stopped(self, error: Exception) -> StateError:
         """Refuse all further writes: a later commit would be a version without what was lost now."""
         refusal = self.write_error(error)
@@ -254,6 +270,8 @@ class Shard:
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             exists = (self._directory / "CURRENT").exists()
+            # Before RocksDB opens: it reads a torn log up to the tear without a word, and then removes it.
+            self._newest_log = _newest_log(self._directory)
             self._known = set(Rdict.list_cf(path)) if exists else {"default"}
             families = {
                 name: settings.undo_options() if name == UNDO_FAMILY else settings.step_options()
@@ -288,3 +306,9 @@ class Shard:
                 "release that wrote it, or migrate the state (CHANGELOG.md says between which releases)"
             )
             raise StateLayoutError(msg)
+
+
+def _newest_log(directory: Path) -> tuple[Path, int] | None:
+    """RocksDB's newest log and its size; logs are numbered upwards."""
+    logs = sorted(directory.glob("*.log"), key=lambda path: int(path.stem) if path.stem.isdigit() else -1)
+    return (logs[-1], logs[-1].stat().st_size) if logs else None

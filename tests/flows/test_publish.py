@@ -71,6 +71,34 @@ def test_adopted_answers_to_retries_are_counted_one_for_one(tmp_path: Path) -> N
     assert [line["duplicate"] for line in _lines(path)] == [False, True, True]
 
 
+def test_what_was_adopted_stays_adopted_when_the_next_run_dies_before_it_comes_to_all_of_it(tmp_path: Path) -> None:
+    path, ledger = tmp_path / "decisions.jsonl", DictHome()
+    slot = _slot(path, ledger)
+    slot.write_batch(
+        [[_decision("a"), _decision("b", "published"), _retry("b"), _retry("b"), _decision("c", "published")]]
+    )
+    first = _slot(path, ledger)  # nothing was committed
+    first.write_batch([[_decision("a")]])
+    snapshot = first.snapshot()
+    second = _slot(path, ledger, snapshot)
+    second.write_batch([[_decision("b", "recomputed"), _retry("b")]])
+    snapshot = second.snapshot()
+    third = _slot(path, ledger, snapshot)
+    third.write_batch([[_retry("b"), _decision("c", "recomputed"), _retry("c"), _retry("b")]])
+    snapshot = third.snapshot()
+    assert [(line["transaction_id"], line.get("note"), line["duplicate"]) for line in _lines(path)] == [
+        ("a", "first", False),
+        ("b", "published", False),
+        ("b", "published", True),
+        ("b", "published", True),
+        ("c", "published", False),
+        ("c", "published", True),
+        ("b", "published", True),
+    ]
+    kept = ledger.open("slot", "ledger", snapshot["version"]).as_dict()
+    assert {key[:1] for key in kept} == {b"d"}, "what the flow has come to again is forgotten"
+
+
 def test_a_torn_last_line_was_never_published(tmp_path: Path) -> None:
     path, ledger = tmp_path / "decisions.jsonl", DictHome()
     slot = _slot(path, ledger)

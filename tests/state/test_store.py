@@ -1,4 +1,6 @@
+import os
 import resource
+import shutil
 import subprocess
 import sys
 import threading
@@ -7,7 +9,7 @@ from pathlib import Path
 import pytest
 from rocksdict import Options, Rdict
 
-from schemas.errors import ConfigError, StateError, StateLayoutError, StateLockedError
+from schemas.errors import ConfigError, StateError, StateLayoutError, StateLockedError, StateVersionError
 from state.api import StepStore
 from state.layout import LAYOUT_KEY, encode_layout, undo_prefix, version_key
 from state.shard import Shard
@@ -377,3 +379,24 @@ def change_default(directory: Path, key: bytes, value: bytes) -> None:
     database = Rdict(str(directory), Options(raw_mode=True), column_families=families)
     database[key] = value
     database.close()
+
+
+def test_a_log_that_lost_its_end_is_refused_by_version_and_named(state_directory: Path) -> None:
+    with StateHome(state_directory) as home:
+        store = home.open("s00", "card", None)
+        for number in range(4):
+            store.put_many([(b"k%d" % number, b"v" * 500)])
+            store.commit()
+        home.sync()
+        copy = state_directory / "copy" / "s00"  # as a kill would leave it
+        shutil.copytree(state_directory / "s00", copy)
+    log = max(copy.glob("*.log"))
+    size = log.stat().st_size // 2
+    os.truncate(log, size)
+    with (
+        StateHome(copy.parent) as home,
+        pytest.raises(
+            StateVersionError, match=rf"resumes at version 4, the store keeps 0\.\.[123]; .*{log} had {size} bytes"
+        ),
+    ):
+        home.open("s00", "card", 4)
