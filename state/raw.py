@@ -81,7 +81,8 @@ class RawShard:
             record = self._db.get(version_key(step))
             return decode_version(record) if record is not None else (0, 0)
         except struct.error as error:
-            raise self._unreadable(f"the version record of {step}: {error}") from error
+            msg = f"the version record of {step}: {error}"
+            raise self._unreadable(msg) from error
         except Exception as error:
             raise self._unreadable(error) from error
 
@@ -91,7 +92,7 @@ class RawShard:
         Raises:
             StateError: A block's checksum is wrong, or a file cannot be read.
         """
-        return self._walk(self._families[step_family(step)], start, stop)
+        return walk(self._families[step_family(step)], start, stop, self._where)
 
     def get(self, step: str, key: bytes) -> bytes | None:
         """One record.
@@ -114,16 +115,18 @@ class RawShard:
         prefix = undo_prefix(step)
         if UNDO_FAMILY not in self._families:
             return
-        for key, record in self._walk(self._families[UNDO_FAMILY], prefix, prefix[:-1] + b"\x01"):
+        for key, record in walk(self._families[UNDO_FAMILY], prefix, prefix[:-1] + b"\x01", self._where):
             try:
                 version = undo_version(prefix, key)
                 images = msgspec.msgpack.decode(record, type=list[bytes | None])
                 pairs = list(zip(images[::2], images[1::2], strict=True))
             except (msgspec.DecodeError, struct.error, ValueError) as error:
-                raise self._unreadable(f"an undo record of {step}: {error}") from error
+                msg = f"an undo record of {step}: {error}"
+                raise self._unreadable(msg) from error
             for name, before in pairs:
                 if name is None:
-                    raise self._unreadable(f"an undo record of {step} names no key")
+                    msg = f"an undo record of {step} names no key"
+                    raise self._unreadable(msg)
                 yield version, name, before
 
     def check(self) -> int:
@@ -132,10 +135,10 @@ class RawShard:
         Raises:
             StateError: Something cannot be read.
         """
-        count = sum(1 for _ in self._walk(self._db, b"", None))
+        count = sum(1 for _ in walk(self._db, b"", None, self._where))
         for name, family in self._families.items():
             if name != UNDO_FAMILY:
-                count += sum(1 for _ in self._walk(family, b"", None))
+                count += sum(1 for _ in walk(family, b"", None, self._where))
         for step in self.steps:
             self.version(step)
             count += sum(1 for _ in self.before_images(step))
@@ -160,20 +163,6 @@ class RawShard:
     ) -> None:
         self.close()
 
-    def _walk(self, family: Any, start: bytes, stop: bytes | None) -> Iterator[tuple[bytes, bytes]]:
-        cursor = family.iter()
-        cursor.seek(start)
-        while cursor.valid():
-            key: bytes = cursor.key()
-            if stop is not None and key >= stop:
-                return
-            yield key, cursor.value()
-            cursor.next()
-        try:
-            cursor.status()
-        except Exception as error:
-            raise self._unreadable(error) from error
-
     def _check_layout(self) -> None:
         record = self._db.get(LAYOUT_KEY)
         found = decode_layout(record) if record is not None else 0
@@ -184,7 +173,36 @@ class RawShard:
             )
             raise StateLayoutError(msg)
 
+    @property
+    def _where(self) -> str:
+        return str(self._directory)
+
     def _unreadable(self, error: object) -> StateError:
-        told = " ".join(str(error).split())
-        msg = f"shard {self.name}: {self._directory} cannot be read: {told}; see docs/runbooks/corrupt-shard.md"
-        return StateError(msg)
+        return unreadable(self._where, error)
+
+
+def walk(family: Any, start: bytes, stop: bytes | None, where: str) -> Iterator[tuple[bytes, bytes]]:
+    """Records of a column family with start <= key < stop, in key order.
+
+    Raises:
+        StateError: A block is damaged: a cursor ends there without a word, unless it is asked.
+    """
+    cursor = family.iter()
+    cursor.seek(start)
+    while cursor.valid():
+        key: bytes = cursor.key()
+        if stop is not None and key >= stop:
+            return
+        yield key, cursor.value()
+        cursor.next()
+    try:
+        cursor.status()
+    except Exception as error:
+        raise unreadable(where, error) from error
+
+
+def unreadable(where: str, error: object) -> StateError:
+    """What to raise when a shard's files cannot be read."""
+    told = " ".join(str(error).split())
+    msg = f"shard {where}: cannot be read: {told}; see docs/runbooks/corrupt-shard.md"
+    return StateError(msg)

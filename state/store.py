@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,6 +93,27 @@ class StateHome:
                 for outcome in [self._pool.submit(shard.sync) for shard in dirty]:
                     outcome.result()
         self._last_sync_s = time.monotonic() - started
+
+    def open_as_they_are(self, shards: Iterable[str]) -> None:
+        """Open shards without rolling anything back: their locks are held, and `checkpoint` copies them.
+
+        Raises:
+            StateLockedError: A process has one of them open.
+            StateLayoutError: Another layout wrote one of them.
+            StateError: RocksDB cannot read its files.
+        """
+        with self._lock:
+            for name in shards:
+                if name not in self._shards:
+                    self._shards[name] = Shard(self.directory / name, name, self._settings, self._cache)
+
+    def opened(self, shard: str) -> Shard:
+        """An open shard, for what works on whole shards (`state.erase`); steps never see it.
+
+        Raises:
+            KeyError: It is not open.
+        """
+        return self._shards[shard]
 
     @contextmanager
     def hold_pruning(self) -> Iterator[None]:
