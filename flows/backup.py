@@ -45,6 +45,8 @@ _OWN: Final = "backup"
 _STARTING_S: Final = 10.0
 """How long a flow may take from its start to having opened all its shards, before a backup gives up on it."""
 _AGAIN_S: Final = 0.5
+_TURN_S: Final = 60.0
+"""How long a backup waits for its turn behind another one of the same state."""
 
 
 def check_state(state: Path) -> None:
@@ -160,11 +162,16 @@ def _copy(state: Path, work: Path) -> Known:
 @contextmanager
 def _only_one(own: Path) -> Iterator[None]:
     with (own / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            msg = f"state {own.parent}: another backup of it is under way; wait for it, or let it be the only one"
-            raise BackupError(msg) from error
+        deadline = time.monotonic() + _TURN_S
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    msg = f"state {own.parent}: another backup has been under way for {_TURN_S:g} s; run it again later"
+                    raise BackupError(msg) from error
+            time.sleep(_AGAIN_S)
         yield
 
 
