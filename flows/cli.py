@@ -7,6 +7,7 @@ import os
 import resource
 import sys
 import time
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.exits import exit_code
+from flows.state_cli import state_app
 from schemas.errors import WeirError
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ app = typer.Typer(
 )
 policy_app = typer.Typer(help="Rules: check a policy before it is used.", no_args_is_help=True)
 app.add_typer(policy_app, name="policy")
+app.add_typer(state_app, name="state")
 
 
 def main() -> None:
@@ -93,6 +96,11 @@ def replay(
     rate: Annotated[
         float | None, typer.Option(min=1, hidden=True, help="Events a second at the most: a steady load.")
     ] = None,
+    backup_to: Annotated[
+        str | None, typer.Option(help="Back the --state folder up to file:///FOLDER or s3://BUCKET/PREFIX meanwhile.")
+    ] = None,
+    backup_every: Annotated[float, typer.Option(min=1, help="Seconds between backups.")] = 300.0,
+    backup_keep: Annotated[int, typer.Option(min=1, help="Backups of this folder kept there; older ones go.")] = 24,
     member: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Decide recorded payments: files in, decisions out; one process, no server.
@@ -108,6 +116,7 @@ def replay(
     if processes > 1 and state is None:
         message = "--processes: several processes share a --state folder; give one"
         raise typer.BadParameter(message)
+    backups = _backups(state, backup_to, backup_every, backup_keep) if member is None else nullcontext()
     cluster = Cluster() if processes > 1 and member is None else None
     process = None
     who = "weir"
@@ -144,7 +153,8 @@ def replay(
                 raise typer.BadParameter(message)
             # Refused here, once, rather than by every process; and the state folder is made by one of them only.
             prepare_folders(loaded, options, find_inputs(events))
-            metrics = _replay_cluster(cluster, processes, out, stops)
+            with backups:
+                metrics = _replay_cluster(cluster, processes, out, stops)
         else:
             run = Run()
             run.stop = stops.requested
@@ -155,7 +165,7 @@ def replay(
                     if member is None:
                         from flows.progress import ProgressView  # noqa: PLC0415
 
-                        with ProgressView(run):
+                        with backups, ProgressView(run):
                             run_replay(loaded, options, run)
                     else:
                         run_replay(loaded, options, run)
@@ -165,7 +175,27 @@ def replay(
     if member is not None:
         _member_path(out, process[0] if process else 0).write_text(json.dumps(metrics))
         raise typer.Exit
+    metrics |= _backup_counts(backups)
     _finish(bool(metrics["finished"]), profile, events, out, metrics, report=report)
+
+
+def _backups(state: Path | None, url: str | None, every_s: float, keep: int) -> AbstractContextManager[Any]:
+    """What backs up meanwhile; nothing without a URL. The URL is looked at here, before anything starts."""
+    if url is None:
+        return nullcontext()
+    if state is None:
+        message = "--backup-to: it backs up a --state folder; give one"
+        raise typer.BadParameter(message)
+    from flows.backup_runs import BackupRuns  # noqa: PLC0415
+    from state.object_store import ObjectStore  # noqa: PLC0415
+
+    ObjectStore(url)
+    return BackupRuns(state, url, every_s, keep)
+
+
+def _backup_counts(backups: Any) -> dict[str, Any]:
+    counts = getattr(backups, "counts", None)
+    return {} if counts is None else {"backups": counts}
 
 
 def _tokeniser(pan_keys: Path | None) -> Any:

@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ from bytewax._bytewax import cli_main
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.recovery import RecoveryConfig, init_db_dir
 
+from flows.control import ControlServer
 from flows.decide import PUBLISH, build, slot_path
 from flows.durable import Barrier, Epochs
 from flows.exits import at_death, deadly
@@ -36,6 +38,7 @@ from schemas.errors import ConfigError, PeerError, WeirError
 from schemas.tokens import TokenKeys
 from schemas.validate import Limits
 from state.api import StepStore
+from state.backup import refuse_half_restored
 from state.shards import shard_names
 from state.store import StateHome, StateOptions
 
@@ -251,15 +254,17 @@ def _execute(
     if options.state is not None:
         recovery = RecoveryConfig(directory / "recovery")  # type: ignore[no-untyped-call]  # native, without stubs
     calm_collector()
+    control = nullcontext() if recovery is None else ControlServer(directory, home, number or 0, len(addresses or "1"))
     try:
-        cli_main(  # type: ignore[no-untyped-call]  # native, without stubs
-            flow,
-            workers_per_process=1,
-            process_id=number,
-            addresses=list(addresses) if addresses else None,
-            epoch_interval=options.epoch if options.state is not None else _THROWAWAY_EPOCH,
-            recovery_config=recovery,
-        )
+        with control:
+            cli_main(  # type: ignore[no-untyped-call]  # native, without stubs
+                flow,
+                workers_per_process=1,
+                process_id=number,
+                addresses=list(addresses) if addresses else None,
+                epoch_interval=options.epoch if options.state is not None else _THROWAWAY_EPOCH,
+                recovery_config=recovery,
+            )
     except BaseException as error:  # a panic of the engine is no Exception
         told = own_error(error)
         if told is not None:
@@ -323,6 +328,7 @@ def prepare_folders(profile: Profile, options: ReplayOptions, files: dict[str, E
     state = options.state
     if state is None:
         return options.now_us
+    refuse_half_restored(state)
     wanted = {
         "format": 1,
         "shards": options.shards,

@@ -217,6 +217,10 @@ class FeatureSet:
         """
         return self._key_makers[type(event)](event)
 
+    def key_of(self, values: list[str]) -> bytes:
+        """The key of an entity with these values of its key's fields, as `keys_of` makes it."""
+        return values[0].encode() if len(values) == 1 else join_key(values)
+
     def names(self) -> Mapping[str, tuple[int, Kind]]:
         """Slot and kind of every feature, for `compile_expression`."""
         return {feature.name: (slot, feature.kind) for slot, feature in enumerate(self.features)}
@@ -237,6 +241,23 @@ def join_key(parts: list[str]) -> bytes:
         ]
         joined = KEY_SEPARATOR.join(escaped)
     return joined.encode()
+
+
+def split_key(key: bytes) -> list[str]:
+    """The values that `join_key` made a key of; a key of one value comes back as it is."""
+    parts = [""]
+    escaped = False
+    for char in key.decode(errors="replace"):
+        if escaped:
+            parts[-1] += char
+            escaped = False
+        elif char == KEY_ESCAPE:
+            escaped = True
+        elif char == KEY_SEPARATOR:
+            parts.append("")
+        else:
+            parts[-1] += char
+    return parts
 
 
 def _key_maker(cls: type, keys: list[tuple[str, ...]]) -> Callable[[object], list[bytes | None]]:

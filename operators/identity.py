@@ -21,13 +21,14 @@ credentials, address, mfa (1 passed); then their entries, i64 each, in the same 
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import Any, Final
 
 from operators.expiry import check_layout
 from operators.features import EntitySpec, FeatureSet
 from operators.inflight import InFlight
 from operators.timeline import insert, seconds_since, state_at
 from schemas.events import IdentityEvent, Transaction
+from schemas.times import format_rfc3339_us
 from state.api import StepStore
 
 PREFIX: Final = b"i"
@@ -52,6 +53,16 @@ CHANGES: Final[dict[str, tuple[tuple[int, int], ...]]] = {
 
 _COUNTS: Final = struct.Struct("<8B")
 _RESULTS: Final = ("failed", "passed")
+_TOLD: Final = (
+    ("holder", ("closed", "opened")),
+    ("kyc", _RESULTS),
+    ("sanctions", ("cleared", "hit")),
+    ("pep", ("cleared", "hit")),
+    ("credentials", ("changed", "changed")),
+    ("address", ("changed", "changed")),
+    ("mfa", _RESULTS),
+)
+"""Names of the timelines and of their states 0 and 1, in the order of the record."""
 
 Timelines = list[list[int]]
 
@@ -150,3 +161,17 @@ def _decode(store: StepStore, record: bytes) -> Timelines:
 def _encode(timelines: Timelines) -> bytes:
     entries = [entry for timeline in timelines for entry in timeline]
     return struct.pack(f"<8B{len(entries)}q", LAYOUT, *map(len, timelines), *entries)
+
+
+def describe_identity(record: bytes) -> dict[str, Any]:
+    """An account's timelines: what changed when, oldest first; timelines without a change are left out."""
+    _, *counts = _COUNTS.unpack_from(record)
+    entries = iter(struct.unpack_from(f"<{sum(counts)}q", record, _COUNTS.size))
+    told = {}
+    for (name, states), count in zip(_TOLD, counts, strict=True):
+        changes = [next(entries) for _ in range(count)]
+        if changes:
+            told[name] = [
+                {"event_time": format_rfc3339_us(entry >> 1), "state": states[entry & 1]} for entry in changes
+            ]
+    return told

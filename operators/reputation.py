@@ -25,7 +25,7 @@ Times in µs since 1970; FOREVER where there is none. Key b"r": the shard clock.
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import Any, Final
 
 from xxhash import xxh3_64_intdigest
 
@@ -34,6 +34,7 @@ from operators.features import EntitySpec, FeatureSet
 from operators.inflight import InFlight
 from operators.timeline import insert, seconds_since, state_at
 from schemas.events import DeviceEvent, Transaction
+from schemas.times import format_rfc3339_us
 from state.api import StepStore
 
 MAX_ACCOUNTS: Final = 256
@@ -280,3 +281,38 @@ def _learn(device: _Device, event: DeviceEvent) -> None:
         device.changed = True
     if event.account_id is not None:
         device.meet(event.account_id, event_time_us)
+
+
+def describe_device(record: bytes) -> dict[str, Any]:
+    """What is known of a device; accounts are counted, as only their hashes are kept."""
+    device = _Device(record)
+
+    def time(us: int) -> str | None:
+        return None if us == FOREVER else format_rfc3339_us(us)
+
+    return {
+        "first_event": time(device.first_us),
+        "last_heard_of": format_rfc3339_us(device.heard_day * DAY_US)[:10],
+        "rooted_since": time(device.rooted_us),
+        "emulator_since": time(device.emulator_us),
+        "blocks": [
+            {"event_time": format_rfc3339_us(entry >> 1), "state": ("unblocked", "blocked")[entry & 1]}
+            for entry in device.blocked
+        ],
+        "fingerprint_changes": [format_rfc3339_us(entry >> 1) for entry in device.fingerprint],
+        "accounts": len(device.accounts),
+        "accounts_is_a_lower_bound": device.left_out,
+    }
+
+
+def replace_account(record: bytes, account_id: str, stranger: int) -> bytes | None:
+    """The record with the account's hash replaced by `stranger`; None when it does not hold it.
+
+    The number of accounts stays what it was, and so does when each was first seen; who it was is gone.
+    """
+    device = _Device(record)
+    gone = xxh3_64_intdigest(account_id.encode())
+    if gone not in device.accounts:
+        return None
+    device.accounts = {stranger if name == gone else name: first_us for name, first_us in device.accounts.items()}
+    return device.encode()

@@ -16,15 +16,16 @@ Records, all in the step's column family (integers big endian, so that keys sort
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import xxhash
 
 from operators.inflight import DEAD_LETTER, LABEL, OUTCOME, InFlight
 from schemas.events import Label, Outcome, Tick, Transaction
+from schemas.times import format_rfc3339_us
 from state.api import StepStore
 
 _PAGE: Final = 1_000
@@ -359,3 +360,33 @@ class _Records:
         if self._writes:
             self._store.put_many(list(self._writes.items()))
             self._writes = {}
+
+
+def describe_seen(record: bytes) -> dict[str, Any]:
+    """What is remembered of a payment; its content is known by a digest only."""
+    known = _decode_seen(record)
+    given = known.given
+    label = None
+    if given is not None:
+        label = {"fraud": given.fraud, "event_time": format_rfc3339_us(given.event_time_us), "sent": given.sent}
+    return {
+        "event_time": format_rfc3339_us(known.event_time_us),
+        "seen_at": format_rfc3339_us(known.seen_at_us),
+        "keys": [None if key is None else key.decode(errors="replace") for key in known.keys],
+        "label": label,
+    }
+
+
+def keys_of_seen(record: bytes) -> list[bytes | None]:
+    """The entities' keys of a remembered payment, in the feature set's order."""
+    return _decode_seen(record).keys
+
+
+def without_keys(record: bytes, gone: Callable[[int, bytes], bool]) -> bytes | None:
+    """The record without the keys for which `gone` (entity's index, key) holds; None when none does."""
+    known = _decode_seen(record)
+    kept = [None if key is not None and gone(index, key) else key for index, key in enumerate(known.keys)]
+    if kept == known.keys:
+        return None
+    known.keys = kept
+    return _encode(known)

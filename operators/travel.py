@@ -25,13 +25,14 @@ from __future__ import annotations
 
 import struct
 from math import asin, cos, pi, sin, sqrt
-from typing import Final
+from typing import Any, Final
 
 from operators.expiry import ShardClock, check_layout, clock_of, clock_writes, sweep
 from operators.features import EntitySpec, FeatureSet
 from operators.geo import IN_PERSON
 from operators.inflight import Fix, InFlight
 from schemas.events import DeviceEvent, Transaction
+from schemas.times import format_rfc3339_us
 from state.api import StepStore
 
 EARTH_RADIUS_KM: Final = 6371.0088
@@ -205,3 +206,23 @@ def _arc_km(latitude_a: float, longitude_a: float, latitude_b: float, longitude_
     square = north * north + cos(latitude_a) * cos(latitude_b) * east * east
     # Rounding can leave the domain of asin between antipodes.
     return _DIAMETER_KM * asin(sqrt(square)) if square < 1.0 else _DIAMETER_KM * (pi / 2)
+
+
+def newest_us(record: bytes) -> int:
+    """Event time of the newest fix of a track."""
+    return _newest_us(record)
+
+
+def describe_track(record: bytes) -> dict[str, Any]:
+    """A track's fixes, oldest first."""
+    return {
+        "fixes": [
+            {
+                "event_time": format_rfc3339_us(event_time_us),
+                "latitude": latitude / 1e7,
+                "longitude": longitude / 1e7,
+                "radius_km": radius_m / 1e3,
+            }
+            for event_time_us, latitude, longitude, radius_m in _FIX.iter_unpack(record[_FIRST:])
+        ]
+    }

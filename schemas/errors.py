@@ -8,7 +8,8 @@ WeirError
 ├── StateError         what is on disk cannot be trusted or used: the shard stops
 │   ├── StateVersionError  the version asked for is not kept
 │   ├── StateLayoutError   the directory was written by another layout
-│   └── StateLockedError   another process holds the shard
+│   ├── StateLockedError   another process holds the shard
+│   └── BackupError        a backup is torn or damaged, or its target cannot be used
 ├── StreamError        an input or output cannot be used: retried, then said
 └── PeerError          another process of the cluster is gone: this one ends, all are started again
 """
@@ -58,6 +59,10 @@ class StateLayoutError(StateError):
 
 class StateLockedError(StateError):
     """Another process holds the shard."""
+
+
+class BackupError(StateError):
+    """A backup is torn or damaged, or where it is kept cannot be used; the message names backup and file."""
 
 
 class StreamError(WeirError):

@@ -29,11 +29,13 @@ class RocksSettings:
     Attributes:
         versions_kept: Passed through for the shards.
         batch_records: Passed through for the shards.
+        pruning_holds: While above 0, no before-image is pruned: a backup is being made (`StateHome.hold_pruning`).
     """
 
     def __init__(self, options: StateOptions) -> None:
         self.versions_kept = options.versions_kept
         self.batch_records = options.batch_records
+        self.pruning_holds = 0
         self._options = options
         self._block_cache = Cache(options.block_cache_bytes)
         self._write_buffers = WriteBufferManager(options.write_buffer_bytes, False)

@@ -82,6 +82,7 @@ def roll_back(shard: Shard, step: str, version: int | None) -> int:
             _write(shard, batch)
             batch = _new_batch(step_handle)
         cursor.prev()
+    _check_read(f"{step}/{shard.name}", cursor)
     if committed != target:  # the versions behind `target` wrote nothing
         batch.put(version_key(step), encode_version(target, oldest), default_handle)
     if not batch.is_empty():
@@ -100,6 +101,18 @@ def _committed(shard: Shard, step: str) -> tuple[int, int]:
         msg = (
             f"shard {step}/{shard.name}: the version record has {len(record)} bytes instead of 16; restore the shard "
             "from a backup (docs/runbooks/corrupt-shard.md)"
+        )
+        raise StateError(msg) from error
+
+
+def _check_read(where: str, cursor: Any) -> None:
+    """A cursor ends at a damaged block as if there were no more: ask, or half a rollback would count as one."""
+    try:
+        cursor.status()
+    except Exception as error:
+        msg = (
+            f"shard {where}: an undo record cannot be read: {error}; restore the shard from a backup "
+            "(docs/runbooks/corrupt-shard.md)"
         )
         raise StateError(msg) from error
 

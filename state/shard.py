@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 from typing import Any, Final
 
-from rocksdict import Rdict, WriteBatch
+from rocksdict import Checkpoint, Rdict, WriteBatch
 
 from schemas.errors import StateError, StateLayoutError, StateLockedError
 from state.cache import RecordCache
@@ -213,6 +213,34 @@ class Shard:
             with contextlib.suppress(Exception):  # or it would hide the error for which the process ends
                 self.db.close()
             self.db = None
+
+    @property
+    def pruning_held(self) -> bool:
+        """Whether commits keep every before-image, as a backup is being made."""
+        return self._settings.pruning_holds > 0
+
+    def checkpoint(self, directory: Path) -> None:
+        """Make `directory` (new) a copy of what the shard has written, hard-linked; any thread may call this.
+
+        What waits in memory is not in it: it is of no committed version. rocksdict holds the GIL in create_checkpoint
+        but not in flush, so the memtables are flushed first; what is left takes some milliseconds.
+
+        Raises:
+            StateError: RocksDB or the disk refuses.
+        """
+        undo = self.db.get_column_family(UNDO_FAMILY)
+        try:
+            for family in (*self._families.values(), undo, self.db):
+                family.flush()
+            Checkpoint(self.db).create_checkpoint(str(directory))
+        except Exception as error:
+            msg = (
+                f"shard {self.name}: no checkpoint could be made in {directory}: {error}; "
+                "free the disk (docs/runbooks/disk-full.md) and run the backup again"
+            )
+            raise StateError(msg) from error
+        finally:
+            undo.close()  # a live column family would keep RocksDB's lock after close
 
     def bytes_on_disk(self) -> int:
         """Size of all files of the shard, the log included."""

@@ -148,7 +148,7 @@ class RocksStepStore:
             StateError: RocksDB refuses to write (disk full, corrupt files), now or earlier; the shard must stop.
         """
         version = self.version + 1
-        oldest = max(self.oldest, version - self._versions_kept)
+        oldest = self.oldest if self._owner.pruning_held else max(self.oldest, version - self._versions_kept)
         prefix = self._undo_prefix
         with self._owner.lock:
             batch = WriteBatch(raw_mode=True)

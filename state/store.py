@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -110,6 +112,63 @@ class StateHome:
                 for outcome in [self._pool.submit(shard.sync) for shard in dirty]:
                     outcome.result()
         self._last_sync_s = time.monotonic() - started
+
+    def open_as_they_are(self, shards: Iterable[str]) -> None:
+        """Open shards without rolling anything back: their locks are held, and `checkpoint` copies them.
+
+        Raises:
+            StateLockedError: A process has one of them open.
+            StateLayoutError: Another layout wrote one of them.
+            StateError: RocksDB cannot read its files.
+        """
+        with self._lock:
+            for name in shards:
+                if name not in self._shards:
+                    self._shards[name] = Shard(self.directory / name, name, self._settings, self._cache)
+
+    def opened(self, shard: str) -> Shard:
+        """An open shard, for what works on whole shards (`state.erase`); steps never see it.
+
+        Raises:
+            KeyError: It is not open.
+        """
+        return self._shards[shard]
+
+    @contextmanager
+    def hold_pruning(self) -> Iterator[None]:
+        """Keep every before-image meanwhile, so that any version known when it began can still be opened at its end."""
+        with self._lock:
+            self._settings.pruning_holds += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._settings.pruning_holds -= 1
+
+    def checkpoint(self, directory: Path, stop: Callable[[], bool] = lambda: False) -> list[str]:
+        """Make `directory/<shard>` a copy of every open shard, one after the other, while others write.
+
+        Each copy is whole by itself and taken at a moment of its own; `hold_pruning` from before the recovery store is
+        copied until the end makes them agree. Must not run into `close`.
+
+        Args:
+            directory: Exists, on the file system of the state for hard links.
+            stop: Asked before each shard.
+
+        Returns:
+            Names of the shards copied.
+
+        Raises:
+            StateError: RocksDB or the disk refuses, or `stop` said so.
+        """
+        with self._lock:
+            shards = list(self._shards.items())
+        for name, shard in shards:
+            if stop():
+                msg = f"state {self.directory}: the flow is ending, so the backup is given up; run it again"
+                raise StateError(msg)
+            shard.checkpoint(directory / name)
+        return [name for name, _ in shards]
 
     def stats(self) -> dict[str, float]:
         """Figures for metrics; walks the directories, so once an epoch at most.

@@ -1,0 +1,121 @@
+"""What the window records of an entity hold, in plain words; layouts in operators/window_record.py."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+import numpy as np
+
+from operators import window_kernel as kernel
+from operators.features import EntitySpec, FeatureSet
+from operators.window_plan import Limits, Plan
+from operators.window_record import (
+    ABSENT,
+    AT_FIRST_SEEN,
+    AT_LAST_ANY,
+    AT_LAST_PAYMENT,
+    HEAD_WORDS,
+    INDEXED,
+    NEVER,
+    PAYMENTS,
+    Index,
+    Words,
+)
+from schemas.times import format_rfc3339_us
+
+SHOWN: Final = 10
+"""Rows told of a series, the newest; a head holds up to 160."""
+
+
+class WindowsView:
+    """Reads the rows of one entity's windows, with the plan that says how wide they are."""
+
+    def __init__(self, feature_set: FeatureSet, spec: EntitySpec) -> None:
+        self._plan = Plan(feature_set, spec, Limits())
+        self._series: list[tuple[str, bool, list[str], list[str]]] = json.loads(self._plan.shape)
+        self._widths: list[int] = self._plan.series[:, kernel.S_WIDTH].tolist()
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Fields of which each payment's row keeps a hash."""
+        return self._plan.fields
+
+    def head_rows(self, record: bytes) -> list[Words]:
+        """Rows of each series in a head, a matrix a series."""
+        words: Words = np.frombuffer(record, np.int64)
+        at = HEAD_WORDS + len(self._widths)
+        rows = []
+        for count, width in zip(words[HEAD_WORDS:at].tolist(), self._widths, strict=True):
+            rows.append(words[at : at + count * width].reshape(count, width))
+            at += count * width
+        return rows
+
+    def replace_hashes(self, record: bytes, series: int | None, replaced: dict[tuple[str, int], int]) -> bytes | None:
+        """A head (`series` None) or a chunk with some hashes of distinct values replaced; None when it holds none.
+
+        Args:
+            record: The record.
+            series: Of the chunk.
+            replaced: (field, hash) -> hash to stand there.
+        """
+        if not self.fields or series not in (None, PAYMENTS):
+            return None
+        words: Words = np.frombuffer(record, np.int64).copy()
+        width = self._widths[PAYMENTS]
+        if series is None:
+            start = HEAD_WORDS + len(self._widths)
+            count = int(words[HEAD_WORDS + PAYMENTS])
+        else:
+            start, count = 0, len(words) // width
+        rows = words[start : start + count * width].reshape(count, width)
+        first = width - len(self.fields)
+        found = False
+        for (field, old), new in replaced.items():
+            if field in self.fields:
+                column = rows[:, first + self.fields.index(field)]
+                hit = column == old
+                found = found or bool(hit.any())
+                column[hit] = new
+        return words.tobytes() if found else None
+
+    def describe_head(self, record: bytes) -> dict[str, Any]:
+        """Times, and the newest rows of each series that has any."""
+        words: Words = np.frombuffer(record, np.int64)
+        told: dict[str, Any] = {
+            "last_event": _time(int(words[AT_LAST_ANY])),
+            "first_payment": _time(int(words[AT_FIRST_SEEN])),
+            "last_payment": _time(int(words[AT_LAST_PAYMENT])),
+            "has_sealed_chunks": bool(int(words[0]) & INDEXED),
+        }
+        series = {}
+        for (name, valued, fields, windows), rows in zip(self._series, self.head_rows(record), strict=True):
+            if len(rows):
+                newest = [self._row(row, valued=valued) for row in rows[-SHOWN:].tolist()]
+                series[name] = {
+                    "windows": windows, "distinct_fields": fields, "rows": len(rows), "newest": newest,
+                }  # fmt: skip
+        return told | {"series": series}
+
+    def describe_index(self, record: bytes) -> dict[str, Any]:
+        """How many rows are sealed in chunks, series by series, and since when."""
+        index = Index.decode(record, len(self._widths), len(self._plan.windows), "described")
+        told = {}
+        for (name, *_), chunks in zip(self._series, index.chunks, strict=True):
+            if chunks:
+                told[name] = {
+                    "chunks": len(chunks),
+                    "rows": sum(chunk.rows for chunk in chunks),
+                    "first_event": _time(min(chunk.first for chunk in chunks)),
+                }
+        return {"sealed": told, "windows_in_panes": len(index.windows)}
+
+    def _row(self, row: list[int], *, valued: bool) -> dict[str, Any]:
+        told: dict[str, Any] = {"event_time": _time(row[0])}
+        if valued:
+            told["value_micros"] = None if row[1] == ABSENT else row[1]
+        return told
+
+
+def _time(us: int) -> str | None:
+    return None if us == NEVER else format_rfc3339_us(us)
