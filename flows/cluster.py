@@ -55,8 +55,10 @@ class Cluster:
         """
         environment = {**os.environ, _PARENT: str(os.getpid())}
         # A session of their own: Ctrl-C reaches this process alone, which passes it on once.
+        # Their stdout goes to our stderr: the engine chats there while they connect, and stdout may be a log of JSON.
         for command in commands:
-            self._children.append(subprocess.Popen(command, start_new_session=True, env=environment))  # noqa: S603  # our own
+            child = subprocess.Popen(command, start_new_session=True, env=environment, stdout=2)  # noqa: S603  # our own
+            self._children.append(child)
         passed_on = False
         try:
             while not self._failures() and any(child.returncode is None for child in self._children):
