@@ -11,11 +11,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 from bytewax._bytewax import cli_main
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
@@ -28,12 +28,16 @@ from flows.merge import Ingest, Merge, MergeState
 from flows.profile import Profile
 from flows.publish import SLOTS, FileSlot, SlotSnapshot
 from flows.stage import Part
+from flows.state_manifest import FORMAT, carried_on, check_format, own_entries, predecessor
+from flows.state_stats import state_figures
 from flows.stats import RunStats
 from operators.inflight import InFlight
+from operators.record_formats import format_of
 from schemas.errors import ConfigError, WeirError
 from schemas.tokens import TokenKeys
 from schemas.validate import Limits
 from state.api import StepStore
+from state.keys import StateKeys
 from state.shards import shard_names
 from state.store import StateHome, StateOptions
 
@@ -60,6 +64,8 @@ class ReplayOptions:
         now_us: What "far in the future" is measured against.
         shards: Parts of the key space, fixed for the life of a state folder.
         process: (this process's number, addresses of all) in a cluster, None alone.
+        memory: What the state of this process may cost.
+        state_keys: Keys that the state is encrypted with, None: it is not.
     """
 
     events: Path
@@ -72,6 +78,8 @@ class ReplayOptions:
     now_us: int
     shards: int = SHARDS
     process: tuple[int, tuple[str, ...]] | None = None
+    memory: StateOptions = field(default_factory=StateOptions)
+    state_keys: StateKeys | None = None
 
 
 class Run:
@@ -82,6 +90,7 @@ class Run:
         stop: Set to end in order: commit what was read, read no more.
         finished: All events were read.
         merge: The merged events, None until bytewax has opened the source, and in processes without it.
+        state: Figures of the state at the end (`flows.state_stats`).
     """
 
     def __init__(self) -> None:
@@ -89,6 +98,7 @@ class Run:
         self.stop = threading.Event()
         self.finished = False
         self.merge: Merge | None = None
+        self.state: dict[str, dict[str, float]] = {}
 
     def stop_on_signals(self) -> Callable[[], None]:
         """End in order at the first SIGTERM or SIGINT, at once at the second; returns what undoes it."""
@@ -180,9 +190,10 @@ def run_replay(profile: Profile, options: ReplayOptions, run: Run) -> None:
     if directory is None:
         raise AssertionError
     options = replace(options, now_us=prepare_folders(profile, options, files))
-    home = StateHome(directory / "shards", StateOptions())
+    home = StateHome(directory / "shards", options.memory, options.state_keys, format_of)
     try:
         _execute(profile, options, run, files, home, directory)
+        run.state = state_figures(home)
     finally:
         home.close()
         if temporary is not None:
@@ -216,7 +227,7 @@ def _execute(
     flow = build(
         EventsSource(open_merge, options.batch, run),
         profile.seen(outcomes=outcomes),
-        profile.entities(),
+        profile.entities(_predecessor(options.state)),
         profile.decide(outcomes=outcomes, in_order=in_order),
         open_store,
         open_slot,
@@ -299,9 +310,7 @@ def prepare_folders(profile: Profile, options: ReplayOptions, files: dict[str, E
     if state is None:
         return options.now_us
     wanted = {
-        "format": 1,
         "shards": options.shards,
-        "features": profile.features.hash,
         "policy": profile.policy.hash,
         "learning": profile.learning.hash,
         "rates": profile.rates.version,
@@ -312,6 +321,7 @@ def prepare_folders(profile: Profile, options: ReplayOptions, files: dict[str, E
     manifest = state / MANIFEST
     if manifest.is_file():
         found = json.loads(manifest.read_text())
+        check_format(found, state)
         for key, value in wanted.items():
             if found.get(key) != value:
                 message = (
@@ -319,6 +329,10 @@ def prepare_folders(profile: Profile, options: ReplayOptions, files: dict[str, E
                     "give the same profile and events, or a new --state folder"
                 )
                 raise ConfigError(message)
+        file = f"{profile.name}/features.toml"
+        own = carried_on(found, profile.features, options.state_keys, state, file)
+        if any(found[key] != value for key, value in own.items()):
+            _write_manifest(manifest, {**found, **own})
         return int(found["now_us"])
     for slot in SLOTS:
         path = slot_path(options.out, slot)
@@ -329,10 +343,19 @@ def prepare_folders(profile: Profile, options: ReplayOptions, files: dict[str, E
     shutil.rmtree(recovery, ignore_errors=True)  # what a start that died before its manifest may have left
     recovery.mkdir(parents=True)
     init_db_dir(recovery, 1)  # type: ignore[no-untyped-call]  # native, without stubs
+    own = own_entries(profile.features, options.state_keys)
+    _write_manifest(manifest, {"format": FORMAT, **wanted, **own, "now_us": options.now_us})
+    return options.now_us
+
+
+def _write_manifest(manifest: Path, content: dict[str, Any]) -> None:
     written = manifest.with_suffix(".new")
     with written.open("w") as out:
-        json.dump({**wanted, "now_us": options.now_us}, out, indent=1)
+        json.dump(content, out, indent=1)
         out.flush()
         os.fsync(out.fileno())
     written.rename(manifest)
-    return options.now_us
+
+
+def _predecessor(state: Path | None) -> str | None:
+    return None if state is None else predecessor(json.loads((state / MANIFEST).read_text()))

@@ -24,6 +24,7 @@ from typing import Any, Final
 import msgspec
 import xxhash
 
+from operators.feature_change import names_of, note_features
 from operators.features import FeatureSet
 from operators.inflight import DEAD_LETTER, LABEL, PAYMENT, InFlight, Value
 from operators.model import Contributions, Model
@@ -118,6 +119,7 @@ class Decide:
 
     def on_batch(self, store: StepStore, batch: list[InFlight]) -> list[InFlight]:
         """Decide payments and learn labels, in order."""
+        note_features(store, self._features, (_MODEL_KEY, _START_KEY))
         model = self._model(store)
         pending: dict[bytes, bytes | None] = {}
         found = self._load(store, batch)
@@ -283,7 +285,9 @@ class Decide:
             item.event = None
             return True
         scored = _decode(record)
-        if model is not None:
+        scored_under = scored.decision["versions"]["feature_set_hash"]
+        names = self._names if scored_under == self._features.hash else names_of(store, scored_under)
+        if model is not None and names is self._names:
             model.learn_one(scored.values, label.fraud, label.weight)
             store.memo["learned"] = True
         item.detail = {
@@ -294,7 +298,7 @@ class Decide:
             "fraud_type": label.fraud_type,
             "event_time": label.event_time_us,
             "payment_event_time": label.payment_event_time_us,
-            "features": dict(zip(self._names, scored.values, strict=True)),
+            "features": dict(zip(names, scored.values, strict=True)),
             "weight": label.weight,
             "exploration": None,
             "propensity": None,
