@@ -101,6 +101,15 @@ def replay(
     ] = None,
     backup_every: Annotated[float, typer.Option(min=1, help="Seconds between backups.")] = 300.0,
     backup_keep: Annotated[int, typer.Option(min=1, help="Backups of this folder kept there; older ones go.")] = 24,
+    memory: Annotated[int, typer.Option(min=8, help="MiB for the state's caches and buffers, a process.")] = 256,
+    block_cache: Annotated[
+        int | None, typer.Option(min=1, help="MiB of it for file blocks; default: a quarter.")
+    ] = None,
+    write_buffers: Annotated[int | None, typer.Option(min=1, help="MiB of it for writes; default: a quarter.")] = None,
+    record_cache: Annotated[int | None, typer.Option(min=0, help="MiB of it for hot records; default: half.")] = None,
+    state_keys: Annotated[
+        Path | None, typer.Option(help="Keys that encrypt --state; default: WEIR_STATE_KEYS_FILE or WEIR_STATE_KEYS.")
+    ] = None,
     member: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Decide recorded payments: files in, decisions out; one process, no server.
@@ -132,6 +141,8 @@ def replay(
         from flows.replay import ReplayOptions, Run, find_inputs, prepare_folders, run_replay  # noqa: PLC0415
         from flows.watchdog import Watchdog  # noqa: PLC0415
         from schemas.validate import Limits  # noqa: PLC0415
+        from state.keys import StateKeys  # noqa: PLC0415
+        from state.options import StateOptions  # noqa: PLC0415
 
         loaded = load_profile(profile)
         options = ReplayOptions(
@@ -146,6 +157,10 @@ def replay(
             shards=shards,
             process=process,
             rate=rate,
+            memory=StateOptions.of_memory(
+                memory, block_cache_mib=block_cache, write_buffer_mib=write_buffers, record_cache_mib=record_cache
+            ),
+            state_keys=StateKeys.from_file(state_keys) if state_keys else StateKeys.from_environment(os.environ),
         )
         if cluster is not None:
             if processes > shards:
@@ -171,7 +186,8 @@ def replay(
                         run_replay(loaded, options, run)
             finally:
                 undo()
-            metrics = _metrics(run.stats.as_dict(), time.perf_counter() - started) | {"finished": run.finished}
+            metrics = _metrics(run.stats.as_dict(), time.perf_counter() - started)
+            metrics |= {"state": run.state, "finished": run.finished}
     if member is not None:
         _member_path(out, process[0] if process else 0).write_text(json.dumps(metrics))
         raise typer.Exit
@@ -227,6 +243,7 @@ def _member_path(out: Path, number: int) -> Path:
 def _replay_cluster(cluster: Cluster, processes: int, out: Path, stops: StopSignals) -> dict[str, Any]:
     """Start this very command once a process, wait for all, and put their figures together."""
     from flows.cluster import free_addresses  # noqa: PLC0415
+    from flows.state_stats import sum_figures  # noqa: PLC0415
     from flows.stats import merge_rows  # noqa: PLC0415
 
     for number in range(processes):
@@ -256,6 +273,7 @@ def _replay_cluster(cluster: Cluster, processes: int, out: Path, stops: StopSign
         "peak_rss_mib": max(member["peak_rss_mib"] for member in members),
         "processes": processes,
         **merge_rows(members),
+        "state": sum_figures([member["state"] for member in members]),
         "finished": any(member["finished"] for member in members),
     }
 

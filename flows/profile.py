@@ -58,9 +58,9 @@ class Profile:
             genuine_share=learning.genuine_sample,
         )
 
-    def entities(self) -> list[tuple[EntitySpec, Entity]]:
-        """One step an entity, in the feature set's order."""
-        return [(spec, Entity(self.features, spec)) for spec in self.features.entities]
+    def entities(self, predecessor: str | None = None) -> list[tuple[EntitySpec, Entity]]:
+        """One step an entity, in the feature set's order; `predecessor` is the set that ran before on this state."""
+        return [(spec, Entity(self.features, spec, predecessor)) for spec in self.features.entities]
 
     def decide(self, *, outcomes: bool, in_order: bool) -> Decide:
         """The last step; without order of arrival a label may overtake its payment."""

@@ -12,10 +12,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from bytewax._bytewax import cli_main
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
@@ -31,14 +31,18 @@ from flows.merge import Ingest, Merge, MergeState
 from flows.profile import Profile
 from flows.publish import SLOTS, FileSlot, SlotSnapshot
 from flows.stage import Part
+from flows.state_manifest import FORMAT, carried_on, check_format, own_entries, predecessor
+from flows.state_stats import state_figures
 from flows.stats import RunStats
 from flows.watchdog import Pulse
 from operators.inflight import InFlight
+from operators.record_formats import format_of
 from schemas.errors import ConfigError, PeerError, WeirError
 from schemas.tokens import TokenKeys
 from schemas.validate import Limits
 from state.api import StepStore
 from state.backup import refuse_half_restored
+from state.keys import StateKeys
 from state.shards import shard_names
 from state.store import StateHome, StateOptions
 
@@ -67,6 +71,8 @@ class ReplayOptions:
         shards: Parts of the key space, fixed for the life of a state folder.
         process: (this process's number, addresses of all) in a cluster, None alone.
         rate: Events read a second at the most, None: as fast as they are decided; results do not depend on it.
+        memory: What the state of this process may cost.
+        state_keys: Keys that the state is encrypted with, None: it is not.
     """
 
     events: Path
@@ -80,6 +86,8 @@ class ReplayOptions:
     shards: int = SHARDS
     process: tuple[int, tuple[str, ...]] | None = None
     rate: float | None = None
+    memory: StateOptions = field(default_factory=StateOptions)
+    state_keys: StateKeys | None = None
 
 
 class Run:
@@ -91,6 +99,7 @@ class Run:
         finished: All events were read.
         merge: The merged events, None until bytewax has opened the source, and in processes without it.
         pulse: Progress beyond that of the stages, for the watchdog.
+        state: Figures of the state at the end (`flows.state_stats`).
     """
 
     def __init__(self) -> None:
@@ -99,6 +108,7 @@ class Run:
         self.finished = False
         self.merge: Merge | None = None
         self.pulse = Pulse()
+        self.state: dict[str, dict[str, float]] = {}
 
 
 class _EventsPartition(StatefulSourcePartition[Part, MergeState]):
@@ -195,9 +205,10 @@ def run_replay(profile: Profile, options: ReplayOptions, run: Run) -> None:
     if directory is None:
         raise AssertionError
     options = replace(options, now_us=prepare_folders(profile, options, files))
-    home = StateHome(directory / "shards", StateOptions())
+    home = StateHome(directory / "shards", options.memory, options.state_keys, format_of)
     try:
         _execute(profile, options, run, files, home, directory)
+        run.state = state_figures(home)
     finally:
         home.close()
         if temporary is not None:
@@ -241,7 +252,7 @@ def _execute(
     flow = build(
         EventsSource(open_merge, options.batch, run, epochs, options.rate),
         profile.seen(outcomes=outcomes),
-        profile.entities(),
+        profile.entities(_predecessor(options.state)),
         profile.decide(outcomes=outcomes, in_order=in_order),
         open_store,
         open_slot,
@@ -330,9 +341,7 @@ def prepare_folders(profile: Profile, options: ReplayOptions, files: dict[str, E
         return options.now_us
     refuse_half_restored(state)
     wanted = {
-        "format": 1,
         "shards": options.shards,
-        "features": profile.features.hash,
         "policy": profile.policy.hash,
         "learning": profile.learning.hash,
         "rates": profile.rates.version,
@@ -343,6 +352,7 @@ def prepare_folders(profile: Profile, options: ReplayOptions, files: dict[str, E
     manifest = state / MANIFEST
     if manifest.is_file():
         found = json.loads(manifest.read_text())
+        check_format(found, state)
         for key, value in wanted.items():
             if found.get(key) != value:
                 message = (
@@ -350,6 +360,10 @@ def prepare_folders(profile: Profile, options: ReplayOptions, files: dict[str, E
                     "give the same profile and events, or a new --state folder"
                 )
                 raise ConfigError(message)
+        file = f"{profile.name}/features.toml"
+        own = carried_on(found, profile.features, options.state_keys, state, file)
+        if any(found[key] != value for key, value in own.items()):
+            _write_manifest(manifest, {**found, **own})
         return int(found["now_us"])
     for slot in SLOTS:
         path = slot_path(options.out, slot)
@@ -360,10 +374,19 @@ def prepare_folders(profile: Profile, options: ReplayOptions, files: dict[str, E
     shutil.rmtree(recovery, ignore_errors=True)  # what a start that died before its manifest may have left
     recovery.mkdir(parents=True)
     init_db_dir(recovery, 1)  # type: ignore[no-untyped-call]  # native, without stubs
+    own = own_entries(profile.features, options.state_keys)
+    _write_manifest(manifest, {"format": FORMAT, **wanted, **own, "now_us": options.now_us})
+    return options.now_us
+
+
+def _write_manifest(manifest: Path, content: dict[str, Any]) -> None:
     written = manifest.with_suffix(".new")
     with written.open("w") as out:
-        json.dump({**wanted, "now_us": options.now_us}, out, indent=1)
+        json.dump(content, out, indent=1)
         out.flush()
         os.fsync(out.fileno())
     written.rename(manifest)
-    return options.now_us
+
+
+def _predecessor(state: Path | None) -> str | None:
+    return None if state is None else predecessor(json.loads((state / MANIFEST).read_text()))

@@ -24,6 +24,7 @@ from typing import Any, Final
 import msgspec
 import xxhash
 
+from operators.feature_change import names_of, note_features
 from operators.features import FeatureSet
 from operators.inflight import DEAD_LETTER, LABEL, PAYMENT, InFlight, Value
 from operators.model import Contributions, Model
@@ -131,7 +132,7 @@ class Decide:
                 flow that publishes JSON has it encoded at once, while the values are at hand.
         """
         self._features = feature_set
-        names = [feature.name for feature in feature_set.features]
+        self._names = names = [feature.name for feature in feature_set.features]
         self._tell = tell_features or (lambda values: dict(zip(names, values, strict=True)))
         self._policy = policy
         self._restore_model = restore_model
@@ -140,6 +141,7 @@ class Decide:
 
     def on_batch(self, store: StepStore, batch: list[InFlight]) -> list[InFlight]:
         """Decide payments and learn labels, in order."""
+        note_features(store, self._features, (_MODEL_KEY, _START_KEY))
         model = self._model(store)
         pending: dict[bytes, bytes | None] = {}
         found = self._load(store, batch)
@@ -312,7 +314,10 @@ class Decide:
             _bury(item)
             return True
         scored = _decode(record)
-        if model is not None:
+        scored_under = scored.decision["versions"]["feature_set_hash"]
+        names = self._names if scored_under == self._features.hash else names_of(store, scored_under)
+        tell = self._tell if names is self._names else lambda values: dict(zip(names, values, strict=True))
+        if model is not None and names is self._names:
             model.learn_one(scored.values, label.fraud, label.weight)
             store.memo["learned"] = True
         item.detail = {
@@ -323,7 +328,7 @@ class Decide:
             "fraud_type": label.fraud_type,
             "event_time": label.event_time_us,
             "payment_event_time": label.payment_event_time_us,
-            "features": self._tell(scored.values),
+            "features": tell(scored.values),
             "weight": label.weight,
             "exploration": None,
             "propensity": None,

@@ -26,9 +26,16 @@ class Entity:
         kinds: Kinds of events that this entity keeps something of; others need not come by.
     """
 
-    def __init__(self, feature_set: FeatureSet, spec: EntitySpec) -> None:
+    def __init__(self, feature_set: FeatureSet, spec: EntitySpec, predecessor: str | None = None) -> None:
+        """Prepare the parts that `spec` asks for.
+
+        Args:
+            feature_set: The feature set.
+            spec: The entity in it.
+            predecessor: Id of the feature set that ran on this state before, None if none did.
+        """
         self.name = spec.name
-        self._parts: list[_Part] = [Velocity(feature_set, spec)]
+        self._parts: list[_Part] = [Velocity(feature_set, spec, predecessor=predecessor)]
         kinds = {PAYMENT}
         streams = {stream.event for stream in spec.streams}
         if "device_event" in streams:

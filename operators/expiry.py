@@ -132,4 +132,5 @@ def sweep(store: StepStore, prefix: bytes, clock: ShardClock, every_us: int, exp
     gone: list[tuple[bytes, bytes | None]] = [(key, None) for key, record in found if expired(record)]
     if gone:
         store.put_many(gone)
+        store.memo["swept"] = store.memo.get("swept", 0) + len(gone)
     store.memo[name] = (due_us, found[-1][0] + b"\x00" if len(found) == SWEEP_RECORDS else b"")

@@ -375,6 +375,7 @@ class Velocity:
                 ]
         if writes:
             store.put_many(writes)
+            store.memo["swept"] = store.memo.get("swept", 0) + sum(key.startswith(HEAD_PREFIX) for key, _ in writes)
 
 
 def _hashed(value: str | None) -> int:

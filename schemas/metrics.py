@@ -76,6 +76,29 @@ PAYMENT_RATE: Final = Metric(
 EVENT_TIME: Final = Metric(
     "weir_event_time_seconds", "gauge", "seconds", "Event time reached, in seconds since 1970-01-01T00:00:00Z."
 )
+STATE_CACHE_BYTES: Final = Metric(
+    "weir_state_cache_bytes", "gauge", "bytes", "Memory in RocksDB's block cache and in the record cache.", ("cache",)
+)
+STATE_CACHE_LOOKUPS: Final = Metric(
+    "weir_state_cache_lookups_total",
+    "counter",
+    "lookups",
+    "Records asked for, by whether the record cache held them.",
+    ("result",),
+)
+STATE_WRITE_BUFFER_BYTES: Final = Metric(
+    "weir_state_write_buffer_bytes", "gauge", "bytes", "Memory in RocksDB's memtables of all shards."
+)
+STATE_UNDO_RECORDS: Final = Metric(
+    "weir_state_undo_records", "gauge", "records", "Before-images kept of what this process wrote."
+)
+STATE_UNDO_BYTES: Final = Metric(
+    "weir_state_undo_bytes", "gauge", "bytes", "Before-images in memory and on disk, pruned ones until compaction."
+)
+STATE_SWEPT: Final = Metric(
+    "weir_state_swept_total", "counter", "records", "Expired entities and tracks deleted by the sweep."
+)
+STATE_DISK_BYTES: Final = Metric("weir_state_disk_bytes", "gauge", "bytes", "Files of all open shards, logs included.")
 
 METRICS: Final = (
     PAYMENTS_DECIDED,
@@ -91,5 +114,12 @@ METRICS: Final = (
     STAGE_LATENCY,
     PAYMENT_RATE,
     EVENT_TIME,
+    STATE_CACHE_BYTES,
+    STATE_CACHE_LOOKUPS,
+    STATE_WRITE_BUFFER_BYTES,
+    STATE_UNDO_RECORDS,
+    STATE_UNDO_BYTES,
+    STATE_SWEPT,
+    STATE_DISK_BYTES,
 )
 """All of them."""

@@ -43,6 +43,7 @@ class RecordCache:
     def __init__(self, limit_bytes: int) -> None:
         self._half = limit_bytes // 2
         self._charged = 0
+        self._old_bytes = 0
         self._members: list[CachedRecords] = []
 
     def member(self) -> CachedRecords:
@@ -66,6 +67,10 @@ class RecordCache:
         """Entries in both generations; one that is in both counts twice."""
         return sum(len(member.young) + len(member.old) for member in self._members)
 
+    def bytes(self) -> int:
+        """What both generations hold at most: the old one as counted, the young one as charged."""
+        return self._charged + self._old_bytes
+
     def young_bytes(self) -> int:
         """True size of the young generation."""
         return sum(_size(member.young) for member in self._members)
@@ -79,6 +84,7 @@ class RecordCache:
             member.old = member.young
             member.young = {}
         self._charged = 0
+        self._old_bytes = size
 
 
 def _size(records: dict[bytes, bytes | None]) -> int:

@@ -9,6 +9,9 @@ from schemas.errors import ConfigError
 
 MIB: Final = 1 << 20
 DEFAULT_VERSIONS_KEPT: Final = 8
+DEFAULT_MEMORY_MIB: Final = 256
+LEAST_MEMORY_MIB: Final = 8
+"""Less, and a quarter of it holds not even the memtables of a few shards: each would be flushed as it is begun."""
 
 Compression = Literal["none", "snappy", "lz4", "zstd"]
 
@@ -42,6 +45,39 @@ class StateOptions:
     compression: Compression = "lz4"
     wal_bytes: int = 64 * MIB
     sync_threads: int = 8
+
+    @classmethod
+    def of_memory(
+        cls,
+        mib: int,
+        *,
+        block_cache_mib: int | None = None,
+        write_buffer_mib: int | None = None,
+        record_cache_mib: int | None = None,
+    ) -> StateOptions:
+        """Options for so much memory in all: half for hot records, a quarter each for blocks and memtables.
+
+        Args:
+            mib: MiB of all three together, at least 8.
+            block_cache_mib: Instead of its quarter.
+            write_buffer_mib: Instead of its quarter.
+            record_cache_mib: Instead of its half.
+
+        Raises:
+            ConfigError: A value is out of range.
+        """
+        if mib < LEAST_MEMORY_MIB:
+            msg = f"state memory: expected at least {LEAST_MEMORY_MIB} MiB, found {mib}"
+            raise ConfigError(msg)
+
+        def bytes_of(given: int | None, share: int) -> int:
+            return mib * MIB // share if given is None else given * MIB
+
+        return cls(
+            block_cache_bytes=bytes_of(block_cache_mib, 4),
+            write_buffer_bytes=bytes_of(write_buffer_mib, 4),
+            record_cache_bytes=bytes_of(record_cache_mib, 2),
+        )
 
     def __post_init__(self) -> None:
         """Refuse what RocksDB would take as "no bound" or fail on much later.

@@ -112,6 +112,10 @@ class Shard:
         self._stores[step] = store
         return store
 
+    def stores(self) -> list[RocksStepStore]:
+        """Stores of the steps opened."""
+        return list(self._stores.values())
+
     def family(self, step: str) -> Any:
         """The open column family of `step`."""
         return self._families[step]

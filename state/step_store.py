@@ -36,7 +36,10 @@ class RocksStepStore:
         step: Name of the step.
         version: Last committed version, 0 before the first commit.
         oldest: Oldest version that can be opened.
-        memo: Anything worth keeping decoded; empty after open, never stored.
+        memo: Anything worth keeping decoded; empty after open, never stored. A step counts there under "swept" what
+            it deleted because it had expired.
+        lookups: Records asked for since it was opened.
+        misses: Of them, those read from RocksDB.
     """
 
     __slots__ = (
@@ -56,7 +59,9 @@ class RocksStepStore:
         "_undo_prefix",
         "_version_key",
         "_versions_kept",
+        "lookups",
         "memo",
+        "misses",
         "oldest",
         "shard",
         "step",
@@ -77,6 +82,8 @@ class RocksStepStore:
         self.version = version
         self.oldest = oldest
         self.memo: dict[str, Any] = {}
+        self.lookups = 0
+        self.misses = 0
         self._owner = owner
         self._family: Any = owner.family(step)
         self._handle: Any = owner.handle(step)
@@ -96,6 +103,7 @@ class RocksStepStore:
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Records of `keys`, None where there is none; sees all earlier writes."""
+        self.lookups += len(keys)
         values = list(map(self._records.young.get, keys))
         if None in values:
             self._find(keys, values)
@@ -228,6 +236,7 @@ class RocksStepStore:
                 size += ENTRY_OVERHEAD + len(key) + (len(found) if found else 0)
             values[place] = found
         if places:
+            self.misses += len(places)
             missing = [keys[place] for place in places]
             read: list[bytes | None]
             read = self._family.get(missing) if self._seal is None else self._seal.read(self._family, missing)

@@ -174,9 +174,10 @@ class StateHome:
         """Figures for metrics; walks the directories, so once an epoch at most.
 
         Returns:
-            open_shards; disk_bytes, logs included; cached_records; undo_records, the before-images that this process
-            wrote and keeps; undo_bytes, all before-images, deleted ones until compaction; memtable_bytes;
-            block_cache_bytes; last_sync_seconds.
+            open_shards; disk_bytes, logs included; cached_records, record_cache_bytes; record_hits and record_misses of
+            that cache, and swept, expired records deleted, since the stores were opened; undo_records, the
+            before-images that this process wrote and keeps; undo_bytes, all before-images, deleted ones until
+            compaction; memtable_bytes; block_cache_bytes; last_sync_seconds.
         """
         with self._lock:
             shards = list(self._shards.values())
@@ -184,6 +185,10 @@ class StateHome:
                 "open_shards": len(shards),
                 "disk_bytes": sum(shard.bytes_on_disk() for shard in shards),
                 "cached_records": self._cache.records(),
+                "record_cache_bytes": self._cache.bytes(),
+                "record_hits": sum(store.lookups - store.misses for shard in shards for store in shard.stores()),
+                "record_misses": sum(store.misses for shard in shards for store in shard.stores()),
+                "swept": sum(store.memo.get("swept", 0) for shard in shards for store in shard.stores()),
                 "undo_records": sum(shard.undo_records() for shard in shards),
                 "undo_bytes": sum(shard.undo_bytes() for shard in shards),
                 "memtable_bytes": self._settings.memtable_bytes(),
