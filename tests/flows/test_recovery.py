@@ -17,7 +17,8 @@ from flows.cluster import free_addresses
 from flows.profile import Profile, load_profile
 from flows.replay import ReplayOptions, Run, run_replay
 from operators.inflight import Value
-from operators.window_plan import Limits, Plan
+from operators.window_plan import Limits as WindowLimits
+from operators.window_plan import Plan
 from operators.window_record import HEAD_WORDS
 from schemas.validate import Limits
 from state.shards import shard_names, worker_of
@@ -202,7 +203,7 @@ def canonical(profile: Profile, replayed: Replay) -> dict[tuple[str, str, bytes]
     the shards' clocks and meta records, and the model, whose weights follow the order of the labels.
     """
     widths = {
-        spec.name: [int(width) for width in Plan(profile.features, spec, Limits()).series[:, 0]]
+        spec.name: [int(width) for width in Plan(profile.features, spec, WindowLimits()).series[:, 0]]
         for spec in profile.features.entities
     }
     found: dict[tuple[str, str, bytes], Any] = {}
