@@ -24,8 +24,8 @@ from state.raw import RawShard, shard_names_in
 from state.shards import shard_names, shard_of
 
 _WRITTEN_AT_ONCE: Final = 1_000
-_RELATED: Final = 100
-"""Records told of other steps with --related: more is a dump, which `inspect` counts."""
+_RELATED: Final = 20
+"""Records told with --related of each other step in each shard, the first by key; more would be a dump."""
 
 
 def inspect(state: Path) -> dict[str, Any]:
@@ -120,6 +120,7 @@ def _related(directory: Path, profile: Profile, entity: str, values: list[str]) 
                 if step in {entity, LEDGER}:
                     continue
                 reader = EntityRecords(profile.features, specs[step]) if step in specs else None
+                most = len(found) + _RELATED
                 for key, value in raw.records(step):
                     sort = sort_of(step, key, value)
                     if reader is None:
@@ -131,8 +132,8 @@ def _related(directory: Path, profile: Profile, entity: str, values: list[str]) 
                     told = reader.describe(key, value) if reader is not None else describe_record(step, key, value)
                     of = split_key(sort.entity)
                     found.append({"step": step, "shard": name, "sort": sort.name, "of": of, **told})
-                    if len(found) == _RELATED:
-                        return found
+                    if len(found) == most:
+                        break
     return found
 
 

@@ -119,7 +119,9 @@ def inspect(state: _State, as_json: _Json = False) -> None:
                 f"{step['before_images']:,}",
                 (step["oldest_record"] or "")[:19],
             )
-    Console(soft_wrap=True).print(table, highlight=False)
+    console = Console()
+    # A pipe has no width: let no line be folded there.
+    (console if console.is_terminal else Console(width=220)).print(table, highlight=False)
     typer.echo(
         f"resumes at epoch {told['epoch']}; {told['disk_bytes']:,} bytes on disk in {len(told['shards'])} shards"
     )
