@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from flows.rekey import rekey_command
 from schemas.errors import WeirError
 
 app = typer.Typer(
@@ -25,6 +26,9 @@ app = typer.Typer(
 )
 policy_app = typer.Typer(help="Rules: check a policy before it is used.", no_args_is_help=True)
 app.add_typer(policy_app, name="policy")
+state_app = typer.Typer(help="State: what is on disk.", no_args_is_help=True)
+app.add_typer(state_app, name="state")
+state_app.command("rekey")(rekey_command)
 
 REFUSED: Final = 2
 """Exit code when input or configuration is refused; 1 is for what fails later."""
