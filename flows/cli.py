@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.exits import exit_code
+from flows.rekey import rekey_command
 from flows.state_cli import state_app
 from schemas.errors import WeirError
 
@@ -33,6 +34,7 @@ app = typer.Typer(
 policy_app = typer.Typer(help="Rules: check a policy before it is used.", no_args_is_help=True)
 app.add_typer(policy_app, name="policy")
 app.add_typer(state_app, name="state")
+state_app.command("rekey")(rekey_command)
 
 
 def main() -> None:

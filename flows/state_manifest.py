@@ -130,7 +130,7 @@ def _keys_for(found: Mapping[str, str] | None, keys: StateKeys | None, state: Pa
             "WEIR_STATE_KEYS_FILE or WEIR_STATE_KEYS"
         )
         raise SecretError(msg)
-    if found["key"] not in keys.key_ids:
+    if found["key"] not in keys.key_ids:  # after `weir state rekey` too: the manifest follows at the next start
         msg = (
             f"--state {state}: it was last written under key {found['key']!r}, and the state keys given are "
             f"{', '.join(map(repr, keys.key_ids))}; add the missing key to the key file"
