@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from flows.control import CHECKPOINTS, running_flow
 from flows.recovery import Known, copy_recovery, read_recovery, recovery_file
+from operators.record_formats import format_of
 from schemas.errors import BackupError, ConfigError, StateError
 from state.backup import (
     HASHES,
@@ -35,6 +36,7 @@ from state.backup import (
     store_backup,
     thin_out,
 )
+from state.keys import StateKeys
 from state.object_store import ObjectStore
 from state.raw import RawShard, shard_names_in
 from state.store import StateHome
@@ -47,6 +49,15 @@ _STARTING_S: Final = 10.0
 _AGAIN_S: Final = 0.5
 _TURN_S: Final = 60.0
 """How long a backup waits for its turn behind another one of the same state."""
+
+
+def state_keys() -> StateKeys | None:
+    """The keys that a state folder's records are encrypted under, from the environment; None: there are none.
+
+    Raises:
+        SecretError: They cannot be read.
+    """
+    return StateKeys.from_environment(os.environ)
 
 
 def check_state(state: Path) -> None:
@@ -145,7 +156,7 @@ def _copy(state: Path, work: Path) -> Known:
     with running_flow(state) as flow, ExitStack() as stack:
         home = None
         if flow is None:
-            home = stack.enter_context(StateHome(state / SHARDS))
+            home = stack.enter_context(StateHome(state / SHARDS, keys=state_keys(), format_of=format_of))
             home.open_as_they_are(shard_names_in(state / SHARDS))
         (work / "recovery").mkdir(parents=True)
         copy = work / "recovery" / recovery_file(state).name
@@ -190,7 +201,7 @@ def inconsistencies(shards: Path, known: Known) -> list[str]:
         if shard not in present:
             wrong.append(f"shard {shard}: the recovery store knows it, and it is not there")
             continue
-        with RawShard(shards / shard) as raw:
+        with RawShard(shards / shard, state_keys(), format_of) as raw:
             for step, version in sorted(steps.items()):
                 committed, oldest = raw.version(step) if step in raw.steps else (0, 0)
                 if not oldest <= version <= committed:
@@ -244,7 +255,7 @@ def verify_state(state: Path) -> dict[str, Any]:
         records = 0
         names = shard_names_in(shards)
         for name in names:
-            with RawShard(shards / name) as raw:
+            with RawShard(shards / name, state_keys(), format_of) as raw:
                 records += raw.check()
         wrong = inconsistencies(shards, known)
     if wrong:

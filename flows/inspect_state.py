@@ -9,12 +9,13 @@ from typing import Any, Final
 
 import orjson
 
-from flows.backup import MANIFEST, SHARDS, check_state, readable
+from flows.backup import MANIFEST, SHARDS, check_state, readable, state_keys
 from flows.profile import Profile, load_profile
 from flows.recovery import read_recovery, recovery_file
 from operators.describe import LEDGER, EntityRecords, describe_record, sort_of
 from operators.erasure import Finder, Forgetting, Subject, order_of_steps
 from operators.features import split_key
+from operators.record_formats import format_of
 from schemas.errors import ConfigError
 from schemas.pan import looks_like_pan
 from schemas.times import format_rfc3339_us
@@ -39,7 +40,7 @@ def inspect(state: Path) -> dict[str, Any]:
     with readable(state) as (directory, known):
         shards = []
         for name in shard_names_in(directory):
-            with RawShard(directory / name) as raw:
+            with RawShard(directory / name, state_keys(), format_of) as raw:
                 steps = [_step(raw, step, known.versions.get((name, step))) for step in raw.steps]
                 shards.append({"shard": name, "disk_bytes": raw.disk_bytes(), "steps": steps})
     return {
@@ -98,7 +99,7 @@ def get_entity(state: Path, profile: Path, entity: str, values: list[str], *, re
     told: dict[str, Any] = {"entity": entity, "key": values, "shard": shard, "records": {}}
     with readable(state) as (directory, _):
         if shard in shard_names_in(directory):
-            with RawShard(directory / shard) as raw:
+            with RawShard(directory / shard, state_keys(), format_of) as raw:
                 told["version"] = raw.version(entity)[0] if entity in raw.steps else 0
                 for at in reader.keys_of(key) if entity in raw.steps else ():
                     value = raw.get(entity, at)
@@ -115,7 +116,7 @@ def _related(directory: Path, profile: Profile, entity: str, values: list[str]) 
     specs = {spec.name: spec for spec in profile.features.entities}
     encoded = [value.encode() for value in values]
     for name in shard_names_in(directory):
-        with RawShard(directory / name) as raw:
+        with RawShard(directory / name, state_keys(), format_of) as raw:
             for step in raw.steps:
                 if step in {entity, LEDGER}:
                     continue
@@ -168,7 +169,7 @@ def forget(
         raise ConfigError(msg)
     known = read_recovery(recovery_file(state))
     counts = {"records_deleted": 0, "records_changed": 0}
-    with Eraser(state / SHARDS, known.versions, options) as eraser:
+    with Eraser(state / SHARDS, known.versions, options, state_keys(), format_of) as eraser:
         steps = order_of_steps(eraser.steps())
         for shard, step in steps:
             if step in {"seen", "decide"}:

@@ -21,9 +21,11 @@ from typing import Any
 
 from rocksdict import BottommostLevelCompaction, CompactOptions, WriteBatch
 
+from state.keys import StateKeys
 from state.layout import UNDO_FAMILY, encode_version, undo_prefix, version_key
 from state.options import StateOptions
 from state.raw import RawShard, shard_names_in, walk
+from state.record_format import FormatOf, plain_format
 from state.store import StateHome
 
 
@@ -31,7 +33,12 @@ class Eraser:
     """The shards of a state directory, opened for erasing; use as a context."""
 
     def __init__(
-        self, directory: Path, versions: Mapping[tuple[str, str], int], options: StateOptions | None = None
+        self,
+        directory: Path,
+        versions: Mapping[tuple[str, str], int],
+        options: StateOptions | None = None,
+        keys: StateKeys | None = None,
+        format_of: FormatOf = plain_format,
     ) -> None:
         """Open and roll back.
 
@@ -39,6 +46,8 @@ class Eraser:
             directory: With one directory a shard.
             versions: (shard, step) -> version that the flow resumes at; a step that is missing is rolled back to empty.
             options: Bounds of memory and how files are compressed.
+            keys: What the records are encrypted under, None when they are not.
+            format_of: Which bytes of a step's keys stand in clear.
 
         Raises:
             StateLockedError: A flow runs.
@@ -51,7 +60,8 @@ class Eraser:
         for name in shard_names_in(directory):
             with RawShard(directory / name) as raw:
                 self._steps += [(name, step) for step in raw.steps]
-        self._home = StateHome(directory, self._options)
+        self._keys, self._format_of = keys, format_of
+        self._home = StateHome(directory, self._options, keys, format_of)
         try:
             self._stores = {
                 (shard, step): self._home.open(shard, step, versions.get((shard, step))) for shard, step in self._steps
@@ -70,7 +80,10 @@ class Eraser:
         Raises:
             StateError: A block is damaged.
         """
-        return walk(self._home.opened(shard).family(step), b"", None, str(self._directory / shard))
+        opened = self._home.opened(shard)
+        seal = opened.step_seal(step)
+        for stored in walk(opened.family(step), b"", None, str(self._directory / shard)):
+            yield stored if seal is None else seal.records([stored])[0]
 
     def write(self, shard: str, step: str, changes: Sequence[tuple[bytes, bytes | None]]) -> None:
         """Change records of the version itself; None deletes.
@@ -82,7 +95,8 @@ class Eraser:
         batch = WriteBatch(raw_mode=True)
         handle = opened.handle(step)
         batch.set_default_column_family(handle)
-        for key, value in changes:
+        seal = opened.step_seal(step)
+        for key, value in changes if seal is None else seal.writes(changes):
             if value is None:
                 batch.delete(key, handle)
             else:
@@ -107,7 +121,7 @@ class Eraser:
             self._compact(self._home.opened(name))
         self._home.sync()
         self._home.close()
-        with StateHome(self._directory, self._options) as again:
+        with StateHome(self._directory, self._options, self._keys, self._format_of) as again:
             again.open_as_they_are(names)
         for name in names:
             for log in (self._directory / name).glob("LOG*"):

@@ -16,9 +16,11 @@ import msgspec
 from rocksdict import AccessType, Options, Rdict
 
 from schemas.errors import StateError, StateLayoutError
+from state.keys import StateKeys
 from state.layout import (
     LAYOUT,
     LAYOUT_KEY,
+    SEAL_KEY,
     STEP_FAMILY_PREFIX,
     UNDO_FAMILY,
     decode_layout,
@@ -28,6 +30,8 @@ from state.layout import (
     undo_version,
     version_key,
 )
+from state.record_format import FormatOf, plain_format
+from state.seal import StepSeal, read_seal
 
 
 def shard_names_in(directory: Path) -> list[str]:
@@ -43,10 +47,17 @@ class RawShard:
         steps: Names of its steps.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, keys: StateKeys | None = None, format_of: FormatOf = plain_format) -> None:
         """Open it.
 
+        Args:
+            directory: The shard's.
+            keys: What its records are encrypted under. Without, an encrypted shard gives versions, `check` and sizes,
+                and refuses the rest.
+            format_of: Which bytes of a step's keys stand in clear.
+
         Raises:
+            SecretError: Keys are given, and are not those of the shard.
             StateLayoutError: Another layout wrote it.
             StateError: RocksDB cannot read its files.
         """
@@ -68,6 +79,9 @@ class RawShard:
         except BaseException:
             self.close()
             raise
+        self._keys = keys
+        self._format_of = format_of
+        self._encrypted = self._db.get(SEAL_KEY) is not None
         prefix = len(STEP_FAMILY_PREFIX)
         self.steps = sorted(name[prefix:] for name in options if name.startswith(STEP_FAMILY_PREFIX))
 
@@ -91,15 +105,32 @@ class RawShard:
 
         Raises:
             StateError: A block's checksum is wrong, or a file cannot be read.
+            SecretError: It is encrypted, and no keys were given.
         """
-        return walk(self._families[step_family(step)], start, stop, self._where)
+        seal = self._step_seal(step)
+        family = self._families[step_family(step)]
+        if seal is None:
+            yield from walk(family, start, stop, self._where)
+            return
+        for stored in walk(family, seal.bound(start), None if stop is None else seal.bound(stop), self._where):
+            yield seal.records([stored])[0]
+
+    def _step_seal(self, step: str) -> StepSeal | None:
+        if not self._encrypted:
+            return None
+        seal = read_seal(self._db, self.name, self._keys)
+        return None if seal is None else StepSeal(seal, step, self._format_of(step))
 
     def get(self, step: str, key: bytes) -> bytes | None:
         """One record.
 
         Raises:
             StateError: It cannot be read.
+            SecretError: It is encrypted, and no keys were given.
         """
+        seal = self._step_seal(step)
+        if seal is not None:
+            return seal.read(self._families[step_family(step)], [key])[0]
         try:
             found: bytes | None = self._families[step_family(step)].get(key)
         except Exception as error:
@@ -115,7 +146,9 @@ class RawShard:
         prefix = undo_prefix(step)
         if UNDO_FAMILY not in self._families:
             return
-        for key, record in walk(self._families[UNDO_FAMILY], prefix, prefix[:-1] + b"\x01", self._where):
+        seal = self._step_seal(step)
+        for key, stored in walk(self._families[UNDO_FAMILY], prefix, prefix[:-1] + b"\x01", self._where):
+            record = stored if seal is None else seal.unseal(key, stored)
             try:
                 version = undo_version(prefix, key)
                 images = msgspec.msgpack.decode(record, type=list[bytes | None])
@@ -141,7 +174,12 @@ class RawShard:
                 count += sum(1 for _ in walk(family, b"", None, self._where))
         for step in self.steps:
             self.version(step)
+            if self._encrypted and self._keys is None:
+                continue
             count += sum(1 for _ in self.before_images(step))
+        if UNDO_FAMILY in self._families:
+            for _ in walk(self._families[UNDO_FAMILY], b"", None, self._where):
+                pass
         return count
 
     def disk_bytes(self) -> int:

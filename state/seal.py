@@ -253,6 +253,36 @@ def open_seal(db: Any, name: str, keys: StateKeys | None, *, is_new: bool) -> Sh
     return ShardSeal(name, keys, AESSIV(name_key), sessions)
 
 
+def read_seal(db: Any, name: str, keys: StateKeys | None) -> ShardSeal | None:
+    """What opens the records of a shard that is only read: no session begins; None when it is not encrypted.
+
+    Raises:
+        SecretError: Keys are missing or wrong.
+        StateLayoutError: What is kept about its keys cannot be read.
+    """
+    record = db.get(SEAL_KEY)
+    if record is None:
+        return None
+    if keys is None:
+        msg = (
+            f"shard {name}: its records are encrypted under key {_known(name, record)}, and no state keys are given; "
+            "set WEIR_STATE_KEYS_FILE or WEIR_STATE_KEYS"
+        )
+        raise SecretError(msg)
+    wrapped = _decode(record, dict[str, bytes], name)
+    sessions: dict[int, tuple[str, bytes]] = {}
+    for place, value in _sessions(db):
+        sessions[int.from_bytes(place[-4:], "big")] = _decode(value, tuple[str, bytes], name)
+    lost = sorted({key_id for key_id, _ in sessions.values()} - set(keys.key_ids))
+    if lost or not wrapped.keys() & set(keys.key_ids):
+        msg = (
+            f"shard {name}: it holds records written under key {', '.join(map(repr, lost or sorted(wrapped)))}, and "
+            f"the state keys given are {', '.join(map(repr, keys.key_ids))}; add the missing key to the key file"
+        )
+        raise SecretError(msg)
+    return ShardSeal(name, keys, AESSIV(_unwrap(name, keys, wrapped)), sessions)
+
+
 def _wrap(keys: StateKeys, name_key: bytes) -> bytes:
     nonce = os.urandom(_NONCE_BYTES)  # a few of these a key: random will do
     return nonce + AESGCM(keys.derive(keys.active, _WRAP)).encrypt(nonce, name_key, keys.active.encode())
