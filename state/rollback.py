@@ -120,7 +120,7 @@ def _write(shard: Shard, batch: Any) -> None:
         shard.db.write(batch)
     except Exception as error:
         raise shard.write_error(error) from error
-    shard.dirty = True
+    # Not dirty: what a power loss takes of a rollback, the next start rolls back again.
 
 
 def _new_batch(default_handle: Any) -> Any:

@@ -30,7 +30,7 @@ class Shard:
         db: The RocksDB.
         undo_handle: Column family handle of the before-images.
         lock: Guards what waits to be written, as several threads may use stores of this shard.
-        dirty: Something was written since the last sync.
+        dirty: A step has committed since the last sync; what is not committed need not be durable.
     """
 
     def __init__(self, directory: Path, name: str, settings: RocksSettings, cache: RecordCache) -> None:
@@ -137,7 +137,6 @@ class Shard:
             store.waiting_written()
         self._waiting = {}
         self._waiting_records = self._waiting_bytes = 0
-        self.dirty = True
 
     def sync(self) -> None:
         """Make all that was written durable against power loss; releases the GIL while the disk works.
