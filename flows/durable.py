@@ -4,7 +4,8 @@ A step's snapshot survives a kill, not a power loss: for that the shard's log mu
 all its steps have made their snapshots and before bytewax writes that the epoch is done. A process may own shards and
 no output slot, so the outputs cannot do it. Hence a sink of its own with one partition a shard, pinned to the shard's
 worker. Its input comes from behind the last step, whose snapshots are thereby over everywhere when the barrier makes
-its own; that it gets an item in each epoch is what makes bytewax ask it for a snapshot at all.
+its own; that it gets an item in each epoch is what makes bytewax ask it for a snapshot at all. That goes for the last
+epoch too, in which nothing may have been read: at the end of the input bytewax has every step make one more snapshot.
 
 A sync flushes the logs of all shards that were written since the last one: the first barrier of a process does the
 work, in parallel, and the others find nothing left, so it is one flush a shard and epoch.
@@ -114,6 +115,11 @@ class Epochs:
     def __init__(self) -> None:
         self._fresh = True
         self._first: set[int] = set()
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing has been read in this epoch."""
+        return self._fresh
 
     def read(self, batch: int) -> None:
         """The source has read a batch."""

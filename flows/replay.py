@@ -127,7 +127,7 @@ class _EventsPartition(StatefulSourcePartition[Part, MergeState]):
     def next_batch(self) -> Iterable[Part]:
         """Called by bytewax whenever it has room; ends the flow when all is read or the run is to stop."""
         if self._run.stop.is_set():
-            raise StopIteration
+            return self._last()
         started = time.perf_counter()
         events: list[InFlight] = []
         merge = self._merge
@@ -137,8 +137,17 @@ class _EventsPartition(StatefulSourcePartition[Part, MergeState]):
         except StopIteration:
             if not events:
                 self._run.finished = True
-                raise
+                return self._last()
         self._run.stats.stage("ingest").observe(time.perf_counter() - started, len(events))
+        return self._deliver(events)
+
+    def _last(self) -> Iterable[Part]:
+        """End the flow, but not in an epoch without a batch, whose snapshots no barrier would see (flows/durable.py)."""
+        if self._epochs.empty:
+            return self._deliver([])
+        raise StopIteration
+
+    def _deliver(self, events: list[InFlight]) -> Iterable[Part]:
         self._epochs.read(self._batch)
         part = Part(self._batch, 1, events, [])
         self._batch += 1

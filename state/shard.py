@@ -36,7 +36,7 @@ class Shard:
         seal: What encrypts the shard, None when it is not.
         undo_handle: Column family handle of the before-images.
         lock: Guards what waits to be written, as several threads may use stores of this shard.
-        dirty: Something was written since the last sync.
+        dirty: A step has committed since the last sync; what is not committed need not be durable.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class Shard:
             self.db.write(batch)
         except Exception as error:
             raise self.write_error(error) from error
-        self.dirty = True
+        # Not dirty: what a power loss takes of a rollback, the next start rolls back again.
 
     def wait(self, store: RocksStepStore, records: int, size_bytes: int) -> None:
         """Note that `store` has so much more to write, and write once there is enough; call with the lock held.
@@ -185,7 +185,6 @@ class Shard:
             store.waiting_written()
         self._waiting = {}
         self._waiting_records = self._waiting_bytes = 0
-        self.dirty = True
 
     def sync(self) -> None:
         """Make all that was written durable against power loss; releases the GIL while the disk works.

@@ -171,6 +171,7 @@ class RocksStepStore:
                 start, stop = undo_key(prefix, self.oldest + 1, 0), undo_key(prefix, oldest + 1, 0)
                 batch.delete_range(start, stop, self._undo_handle)
             self._owner.write_waiting_with(batch)
+            self._owner.dirty = True
             self.version = version
             self.oldest = oldest
             self._touched = set()

@@ -14,7 +14,9 @@ import orjson
 import pytest
 from typer.testing import CliRunner
 
+from flows.backup import verify_state
 from flows.cli import app
+from flows.inspect_state import forget, get_entity, inspect
 from flows.profile import load_profile
 from flows.replay import ReplayOptions, Run, run_replay
 from flows.state_stats import sum_figures
@@ -230,7 +232,16 @@ def test_the_command_takes_keys_and_memory(
     assert json.loads((tmp_path / "state" / "manifest.json").read_text())["encryption"]["key"] == "a"
     figures = json.loads((tmp_path / "out" / "metrics.json").read_text())["state"]
     assert figures["weir_state_disk_bytes"][""] > 10_000
+    state = tmp_path / "state"
+    assert verify_state(state)["records"] > 1_000
+    counted = {step["step"]: step["records"] for shard in inspect(state)["shards"] for step in shard["steps"]}
+    assert counted["seen"]["payments seen"] == len(decisions(tmp_path / "out"))
+    assert get_entity(state, profile, "account", ["A003"], related=False)["records"]["entities"]["last_payment"]
+    assert forget(state, profile, "A003", None)["payments"] > 0
+    assert get_entity(state, profile, "account", ["A003"], related=True)["records"] == {}
     monkeypatch.delenv("WEIR_STATE_KEYS")
+    with pytest.raises(SecretError, match="records are encrypted under key 'a', and no state keys are given"):
+        get_entity(state, profile, "account", ["A004"], related=False)
     with pytest.raises(SecretError, match="no state keys are given"):
         CliRunner().invoke(app, arguments, catch_exceptions=False)
     with pytest.raises(ConfigError, match="expected at least 8 MiB, found 7"):
