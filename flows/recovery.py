@@ -103,7 +103,7 @@ def read_recovery(path: Path) -> Known:
         if step_id == _PUBLISH:
             versions[f"ledger-{key}", "ledger"] = snapshot["version"]
             offsets[key] = snapshot["offset"]
-        elif "shard" in snapshot:
+        elif isinstance(snapshot, dict) and "shard" in snapshot:  # not the barrier, whose snapshot is a number
             versions[snapshot["shard"], str(step_id).removeprefix(_FLOW)] = snapshot["version"]
     return Known(epoch, versions, offsets)
 

@@ -108,7 +108,7 @@ class Watchdog:
         return self._after_s if self._pulse.epochs else self._after_s * START_FACTOR
 
     def _wind_up(self) -> None:
-        faulthandler.dump_traceback_later(self._allowed_s() + _BACKSTOP_S, exit=True)
+        faulthandler.dump_traceback_later(self._allowed_s() + _BACKSTOP_S, exit=True, file=2)
 
     def _watch(self) -> None:
         seen = self._counts()
