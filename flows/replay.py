@@ -125,7 +125,7 @@ class _EventsPartition(StatefulSourcePartition[Part, MergeState]):
         return self._deliver(events)
 
     def _last(self) -> Iterable[Part]:
-        """End the flow, but not in an epoch without a batch, whose snapshots no barrier would see (flows/durable.py)."""
+        """End the flow, but not in an epoch without a batch: no barrier would see its snapshots (flows/durable.py)."""
         if self._epochs.empty:
             return self._deliver([])
         raise StopIteration
