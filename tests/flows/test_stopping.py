@@ -23,7 +23,7 @@ from tests.flows.traffic import decisions, write_events, write_profile
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     directory = tmp_path_factory.mktemp("inputs")
     (directory / "events").mkdir()
-    events = write_events(directory / "events", payments=1_500, hours=25, seed=6)
+    events = write_events(directory / "events", payments=1_000, hours=17, seed=6)
     return write_profile(directory / "profile"), events
 
 
@@ -44,7 +44,7 @@ def test_a_stop_that_takes_too_long_ends_by_force_with_a_code_of_its_own_and_is_
     assert "payments decided in" in errors
     decided = Counter(one["transaction_id"] for one in decisions(replay.out) if not one["duplicate"])
     assert set(decided.values()) == {1}
-    assert len(decided) == 1_500
+    assert len(decided) == 1_000
 
 
 def test_a_second_signal_ends_it_at_once_even_while_a_step_is_busy(replay: Replay) -> None:

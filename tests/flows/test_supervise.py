@@ -171,13 +171,13 @@ def test_a_cluster_whose_members_are_stopped_and_killed_decides_every_payment_on
 ) -> None:
     profile = write_profile(tmp_path / "profile")
     (tmp_path / "events").mkdir()
-    events = write_events(tmp_path / "events", payments=1_200, hours=20, seed=5)
-    replay = Replay(profile, events, tmp_path, "--processes", "2", "--batch", "20", "--epoch", "0.2")
+    events = write_events(tmp_path / "events", payments=600, hours=10, seed=5)
+    replay = Replay(profile, events, tmp_path, "--processes", "2", "--batch", "20", "--epoch", "0.3")
     one = Supervised("weir", *replay.words, options=("--stopped-after", "1"))
     supervised.append(one)
     for number, target, reason in [
-        (signal.SIGSTOP, 200, "was stopped by a signal"),
-        (signal.SIGKILL, 600, "was ended by SIGKILL"),
+        (signal.SIGSTOP, 100, "was stopped by a signal"),
+        (signal.SIGKILL, 300, "was ended by SIGKILL"),
     ]:
         launcher = one.next("started")["pid"]
         wait_for(one.process, lambda target=target: replay.published() >= target)  # type: ignore[misc]  # bound now
@@ -190,7 +190,7 @@ def test_a_cluster_whose_members_are_stopped_and_killed_decides_every_payment_on
     made = decisions(replay.out)
     first = Counter(record["transaction_id"] for record in made if not record["duplicate"])
     assert set(first.values()) == {1}
-    assert len(first) == 1_200
+    assert len(first) == 600
     told: dict[str, Any] = {}
     for record in made:
         content = {**record, "duplicate": False}
