@@ -15,7 +15,7 @@ def rekey_command(
         Path | None, typer.Option(help="The keys, old and active; default: WEIR_STATE_KEYS_FILE or WEIR_STATE_KEYS.")
     ] = None,
 ) -> None:
-    """Write everything under the active key, so that the other keys may be destroyed; see docs/runbooks/keys.md."""
+    """Write everything under the active key, so that other keys may be destroyed; see docs/runbooks/state-keys.md."""
     from schemas.errors import SecretError  # noqa: PLC0415  # --help must not wait for RocksDB to load
     from state.keys import StateKeys  # noqa: PLC0415
     from state.rekey import rekey  # noqa: PLC0415

@@ -2,6 +2,7 @@
 
     python -m load_tests.bench_state                     # a table; some 20 s
     python -m load_tests.bench_state --touches 2000000
+    python -m load_tests.bench_state --encryption        # what encryption at rest costs; some 40 s
 
 A touch is one get and one put of a record, as a step does it for each payment: batches of `--batch` keys of one shard,
 6 steps, 32 shards, an epoch's commit of all stores each `--epoch` touches. CPU µs are of the calling thread, so that
@@ -14,6 +15,7 @@ import argparse
 import random
 import resource
 import shutil
+import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,6 +25,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from state.keys import StateKeys
 from state.shards import shard_names
 from state.store import RocksStepStore, StateHome, StateOptions
 
@@ -174,6 +177,38 @@ def run(directory: Path, arguments: argparse.Namespace) -> None:
     console.print({name: round(figure, 4) for name, figure in stats.items()})
 
 
+def compare_encryption(directory: Path, arguments: argparse.Namespace) -> None:
+    """The same touches with and without encryption, in turns in this one run; cold reads and size on disk too."""
+    names = shard_names(32)
+    value = random.Random(7).randbytes(arguments.value_bytes)
+    figures: dict[str, list[float]] = {}
+    for turn in range(3):
+        for label, keys in (("plain", None), ("encrypted", StateKeys("bench", {"bench": bytes(range(32))}))):
+            rng = random.Random(turn)
+            home = StateHome(directory / f"{label}-{turn}", StateOptions(), keys)
+            stores = [home.open(name, step, None) for name in names for step in STEPS]
+            began = time.process_time()
+            touch(stores, rng, arguments.touches, arguments.entities, arguments.batch, arguments.epoch, value)
+            touched = (time.process_time() - began) / arguments.touches * 1e6
+            for store in stores:
+                store.commit()
+            one = stores[0]
+            reads = [[b"v%012d" % rng.randrange(5_000) for _ in range(arguments.batch)] for _ in range(500)]
+            began = time.process_time()
+            for keys_read in reads:
+                one._records.clear()  # noqa: SLF001 - the bench wants what a miss costs
+                one.get_many(keys_read)
+            missed = (time.process_time() - began) / (500 * arguments.batch) * 1e6
+            disk_mib = home.stats()["disk_bytes"] / (1 << 20)
+            home.close()
+            figures.setdefault(label, []).extend((touched, missed, disk_mib))
+    table = Table("what", "plain", "encrypted", "ratio", title=f"{arguments.touches:,} touches, median of 3 turns")
+    for at, what in enumerate(("touch (get + put), process µs", "get of a record not cached, process µs", "disk, MiB")):
+        plain, encrypted = (statistics.median(figures[label][at::3]) for label in ("plain", "encrypted"))
+        table.add_row(what, f"{plain:.2f}", f"{encrypted:.2f}", f"{encrypted / plain:.2f}")
+    Console().print(table)
+
+
 def main() -> None:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -183,10 +218,11 @@ def main() -> None:
     parser.add_argument("--epoch", type=int, default=48_000, help="touches between two commits of all stores")
     parser.add_argument("--value-bytes", type=int, default=250)
     parser.add_argument("--directory", type=Path, help="default: a temporary one; is emptied afterwards")
+    parser.add_argument("--encryption", action="store_true", help="compare with and without encryption instead")
     arguments = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="weir-bench-state-", dir=arguments.directory))
     try:
-        run(directory, arguments)
+        (compare_encryption if arguments.encryption else run)(directory, arguments)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 

@@ -246,3 +246,22 @@ def test_the_command_takes_keys_and_memory(
         CliRunner().invoke(app, arguments, catch_exceptions=False)
     with pytest.raises(ConfigError, match="expected at least 8 MiB, found 7"):
         StateOptions.of_memory(7)
+
+
+def test_the_runbook_of_state_keys_rotates_and_retires_a_key(
+    profile: Path, events: Path, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, both, new = KEYS, StateKeys("b", {"a": A, "b": B}), StateKeys("b", {"b": B})
+    out, state = tmp_path / "out", tmp_path / "state"
+    assert not replay(profile, events, out, state, keys=old, stop_after=4).finished
+    assert not replay(profile, events, out, state, keys=both, stop_after=2).finished
+    with pytest.raises(SecretError, match="written under key 'a', and the state keys given are 'b'"):
+        replay(profile, events, out, state, keys=new)
+    one, other = base64.b64encode(A).decode(), base64.b64encode(B).decode()
+    text = f'active = "b"\n[keys.a]\nsecret = "{one}"\n[keys.b]\nsecret = "{other}"\n'
+    monkeypatch.setenv("WEIR_STATE_KEYS", text)
+    told = CliRunner().invoke(app, ["state", "rekey", "--state", str(state)], catch_exceptions=False)
+    assert told.exit_code == 0
+    assert "records written anew under key 'b'" in told.output
+    assert replay(profile, events, out, state, keys=new).finished
+    assert (out / "decisions.jsonl").read_bytes() == (plain / "out" / "decisions.jsonl").read_bytes()
