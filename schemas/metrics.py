@@ -76,6 +76,13 @@ PAYMENT_RATE: Final = Metric(
 EVENT_TIME: Final = Metric(
     "weir_event_time_seconds", "gauge", "seconds", "Event time reached, in seconds since 1970-01-01T00:00:00Z."
 )
+BACKUPS: Final = Metric(
+    "weir_backups_total",
+    "counter",
+    "backups",
+    "Backups due while the flow ran, by outcome: made or failed.",
+    ("outcome",),
+)
 
 METRICS: Final = (
     PAYMENTS_DECIDED,
@@ -91,5 +98,6 @@ METRICS: Final = (
     STAGE_LATENCY,
     PAYMENT_RATE,
     EVENT_TIME,
+    BACKUPS,
 )
 """All of them."""
