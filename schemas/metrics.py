@@ -99,6 +99,13 @@ STATE_SWEPT: Final = Metric(
     "weir_state_swept_total", "counter", "records", "Expired entities and tracks deleted by the sweep."
 )
 STATE_DISK_BYTES: Final = Metric("weir_state_disk_bytes", "gauge", "bytes", "Files of all open shards, logs included.")
+BACKUPS: Final = Metric(
+    "weir_backups_total",
+    "counter",
+    "backups",
+    "Backups due while the flow ran, by outcome: made or failed.",
+    ("outcome",),
+)
 
 METRICS: Final = (
     PAYMENTS_DECIDED,
@@ -121,5 +128,6 @@ METRICS: Final = (
     STATE_UNDO_BYTES,
     STATE_SWEPT,
     STATE_DISK_BYTES,
+    BACKUPS,
 )
 """All of them."""

@@ -19,6 +19,7 @@ HOME = {
     "confluent_kafka": "flows",
     "boto3": "flows",
     "rocksdict": "state",
+    "obstore": "state",
     "river": "operators",
     "numba": "operators",
 }
