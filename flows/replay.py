@@ -30,7 +30,7 @@ from flows.publish import SLOTS, FileSlot, SlotSnapshot
 from flows.stage import Part
 from flows.stats import RunStats
 from operators.inflight import InFlight
-from schemas.errors import ConfigError, StreamError, WeirError
+from schemas.errors import ConfigError, StateError, StreamError, WeirError
 from schemas.tokens import TokenKeys
 from schemas.validate import Limits
 from state.api import StepStore
@@ -41,6 +41,8 @@ SHARDS: Final = 8
 """Parts of a replay's key space. More would let more processes share the work (at most one a shard); fewer make larger
 batches a shard, and a new folder is made sooner: each of a shard's column families costs a sync of the disk."""
 MANIFEST: Final = "manifest.json"
+_SQLITE_FULL: Final = "database or disk is full"
+"""What SQLite, and with it bytewax's recovery store, says of a full disk."""
 _THROWAWAY_EPOCH: Final = timedelta(seconds=10)
 """Without a state folder nothing is resumed; epochs only bound what the shards remember of one."""
 
@@ -269,6 +271,9 @@ def _execute(
     except BaseException as error:  # in a cluster bytewax loses the error, and panics: that is no Exception
         failures = (own_error(error), run.refused, home.failure(), *(slot.failure for slot in slots))
         told = next((failure for failure in failures if failure is not None), None)
+        if told is None and _SQLITE_FULL in str(error):
+            message = f"{directory / 'recovery'}: {_SQLITE_FULL}; see docs/runbooks/disk-full.md, then start again"
+            told = StateError(message)
         if told is None and options.process is not None and not isinstance(error, Exception):
             message = "another process of this replay has ended; what it told says why"
             told = StreamError(message)
