@@ -140,7 +140,8 @@ def replay(
     within_s = stop_within + (CLUSTER_GRACE_S if cluster else 0)
     with StopSignals(within_s, who, cluster.kill if cluster else None) as stops:
         from flows.profile import load_profile  # noqa: PLC0415  # --help must not wait for numba and River to load
-        from flows.replay import ReplayOptions, Run, find_inputs, prepare_folders, run_replay  # noqa: PLC0415
+        from flows.replay import ReplayOptions, find_inputs, prepare_folders, run_replay  # noqa: PLC0415
+        from flows.source import Run  # noqa: PLC0415
         from flows.watchdog import Watchdog  # noqa: PLC0415
         from schemas.validate import Limits  # noqa: PLC0415
         from state.keys import StateKeys  # noqa: PLC0415

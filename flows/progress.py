@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from flows.replay import Run
+from flows.source import Run
 from schemas.times import format_rfc3339_us
 
 _REFRESH_S: Final = 0.5

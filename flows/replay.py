@@ -8,17 +8,13 @@ import os
 import re
 import shutil
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
 from bytewax._bytewax import cli_main
-from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.recovery import RecoveryConfig, init_db_dir
 
 from flows.control import ControlServer
@@ -30,14 +26,11 @@ from flows.ingest import STREAMS, ingest
 from flows.merge import Ingest, Merge, MergeState
 from flows.profile import Profile
 from flows.publish import SLOTS, FileSlot, SlotSnapshot
-from flows.stage import Part
+from flows.source import EventsSource, Run
 from flows.state_manifest import FORMAT, carried_on, check_format, own_entries, predecessor
 from flows.state_stats import state_figures
-from flows.stats import RunStats
-from flows.watchdog import Pulse
-from operators.inflight import InFlight
 from operators.record_formats import format_of
-from schemas.errors import ConfigError, PeerError, WeirError
+from schemas.errors import ConfigError, PeerError, StateError, WeirError
 from schemas.tokens import TokenKeys
 from schemas.validate import Limits
 from state.api import StepStore
@@ -51,6 +44,8 @@ SHARDS: Final = 8
 batches a shard, and a new folder is made sooner: each of a shard's column families costs a sync of the disk."""
 MANIFEST: Final = "manifest.json"
 _LOST_PEER: Final = re.compile("timely communication error|Send thread panic|Receive thread panic")
+_SQLITE_FULL: Final = "database or disk is full"
+"""What SQLite, and with it bytewax's recovery store, says of a full disk."""
 _THROWAWAY_EPOCH: Final = timedelta(seconds=10)
 """Without a state folder nothing is resumed; epochs only bound what the shards remember of one."""
 
@@ -88,112 +83,6 @@ class ReplayOptions:
     rate: float | None = None
     memory: StateOptions = field(default_factory=StateOptions)
     state_keys: StateKeys | None = None
-
-
-class Run:
-    """One process's part in a replay: what it measures, and whether it shall stop.
-
-    Attributes:
-        stats: Figures by stage.
-        stop: Set to end in order: commit what was read, read no more.
-        finished: All events were read.
-        merge: The merged events, None until bytewax has opened the source, and in processes without it.
-        pulse: Progress beyond that of the stages, for the watchdog.
-        state: Figures of the state at the end (`flows.state_stats`).
-    """
-
-    def __init__(self) -> None:
-        self.stats = RunStats()
-        self.stop = threading.Event()
-        self.finished = False
-        self.merge: Merge | None = None
-        self.pulse = Pulse()
-        self.state: dict[str, dict[str, float]] = {}
-
-
-class _EventsPartition(StatefulSourcePartition[Part, MergeState]):
-    """The merged files, a batch at a time."""
-
-    def __init__(self, merge: Merge, size: int, run: Run, epochs: Epochs, rate: float | None) -> None:
-        self._merge = merge
-        self._size = size
-        self._run = run
-        self._epochs = epochs
-        self._rate = rate
-        self._due: datetime | None = None
-        self._batch = 0
-
-    @deadly
-    def next_batch(self) -> Iterable[Part]:
-        """Called by bytewax whenever it has room; ends the flow when all is read or the run is to stop."""
-        if self._run.stop.is_set():
-            return self._last()
-        started = time.perf_counter()
-        events: list[InFlight] = []
-        merge = self._merge
-        try:
-            for _ in range(self._size):
-                events.append(next(merge))
-        except StopIteration:
-            if not events:
-                self._run.finished = True
-                return self._last()
-        self._run.stats.stage("ingest").observe(time.perf_counter() - started, len(events))
-        return self._deliver(events)
-
-    def _last(self) -> Iterable[Part]:
-        """End the flow; not in an epoch without a batch, whose snapshots no barrier would see (flows/durable.py)."""
-        if self._epochs.empty:
-            return self._deliver([])
-        raise StopIteration
-
-    def _deliver(self, events: list[InFlight]) -> Iterable[Part]:
-        self._epochs.read(self._batch)
-        part = Part(self._batch, 1, events, [])
-        self._batch += 1
-        if self._rate is not None:
-            # From when the batch was due, not from now: a stall is caught up with, as a live stream's would be.
-            self._due = (self._due or datetime.now(UTC)) + timedelta(seconds=len(events) / self._rate)
-        return [part]
-
-    def next_awake(self) -> datetime | None:
-        """Called by bytewax; when the next batch is due, None: at once."""
-        return self._due
-
-    def snapshot(self) -> MergeState:
-        """Called by bytewax at the end of an epoch."""
-        self._epochs.end()
-        return self._merge.state()
-
-
-class EventsSource(FixedPartitionedSource[Part, MergeState]):
-    """The event files as one bytewax partition, since their merged order is one order."""
-
-    def __init__(
-        self,
-        open_merge: Callable[[MergeState | None], Merge],
-        size: int,
-        run: Run,
-        epochs: Epochs,
-        rate: float | None = None,
-    ) -> None:
-        self._open_merge = open_merge
-        self._size = size
-        self._run = run
-        self._epochs = epochs
-        self._rate = rate
-
-    def list_parts(self) -> list[str]:
-        """Called by bytewax once a worker."""
-        return ["events"]
-
-    @deadly
-    def build_part(self, step_id: str, for_part: str, resume_state: MergeState | None) -> _EventsPartition:
-        """Called by bytewax on the worker that owns the partition."""
-        merge = self._open_merge(resume_state)
-        self._run.merge = merge
-        self._run.pulse.beat("opening the events")
-        return _EventsPartition(merge, self._size, self._run, self._epochs, self._rate)
 
 
 def run_replay(profile: Profile, options: ReplayOptions, run: Run) -> None:
@@ -289,6 +178,9 @@ def _execute(
         told = own_error(error)
         if told is not None:
             raise told from error
+        if _SQLITE_FULL in str(error):
+            message = f"{directory / 'recovery'}: {_SQLITE_FULL}; see docs/runbooks/disk-full.md, then start again"
+            raise StateError(message) from error
         if addresses and _LOST_PEER.search(str(error)):
             message = f"process {number} of {len(addresses)}: lost the connection to another process of the cluster"
             raise PeerError(message) from error

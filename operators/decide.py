@@ -6,7 +6,7 @@ times still in microseconds.
 
 Records:
 
-    b"p" seen_at_us (8, big endian) transaction_id              msgpack: _Pending as an array
+    b"p" seen_at_us (8, big endian) transaction_id              msgpack: Pending as an array
     b"M"                                                        the model, as it writes itself
     b"A"                                                        sha256 (hex) of the artefact the model started from
     b"w" seen_at_us (8, big endian) transaction_id              msgpack: labels that overtook their payment
@@ -21,9 +21,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-import msgspec
 import xxhash
 
+from operators.decide_records import (
+    CARRIED,
+    Pending,
+    Waiting,
+    decode_pending,
+    decode_waiting,
+    encode,
+    label_key,
+    pending_key,
+)
 from operators.feature_change import names_of, note_features
 from operators.features import FeatureSet
 from operators.inflight import DEAD_LETTER, LABEL, PAYMENT, InFlight, Value
@@ -60,46 +69,6 @@ class DecideConfig:
     rates_version: str | None
     may_overtake: bool = False
 
-
-class _Pending(msgspec.Struct, array_like=True, gc=False):
-    """What a labelled outcome needs of its decision."""
-
-    values: list[Value]
-    decision: dict[str, Any]
-
-
-class _Waiting(msgspec.Struct, array_like=True, gc=False):
-    label: Label
-    topic: str
-    partition: int
-    offset: int
-
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode_waiting = msgspec.msgpack.Decoder(list[_Waiting]).decode
-_decode = msgspec.msgpack.Decoder(_Pending).decode
-
-# Fields of a decision that its labelled outcome repeats.
-_CARRIED: Final = (
-    "decision_id",
-    "transaction_id",
-    "decided_at",
-    "account_id",
-    "card_id",
-    "device_id",
-    "ip",
-    "merchant_id",
-    "terminal_id",
-    "counterparty_id",
-    "amount_minor",
-    "currency",
-    "channel",
-    "country",
-    "action",
-    "proposed_action",
-    "score",
-    "versions",
-)
 
 RestoreModel = Callable[[bytes | None], Model]
 """The model from its bytes, or a new one."""
@@ -209,9 +178,9 @@ class Decide:
         for item, values, score, why in zip(run, values_list, scores, told, strict=True):
             item.detail = decision = self._decision(item, values, score, why, versions)
             if self._config.keep_us is not None:
-                carried = {name: decision[name] for name in _CARRIED}
-                key = _pending_key(item.ingested_at_us, decision["transaction_id"])
-                pending[key] = _encode(_Pending(values, carried))
+                carried = {name: decision[name] for name in CARRIED}
+                key = pending_key(item.ingested_at_us, decision["transaction_id"])
+                pending[key] = encode(Pending(values, carried))
             item.known = []  # nobody behind this step asks for them, and a batch of them is large
 
     def _decision(
@@ -287,7 +256,7 @@ class Decide:
 
     def _load(self, store: StepStore, batch: list[InFlight]) -> dict[bytes, bytes | None]:
         """The pending records that the batch's labels are about, read in one go."""
-        keys = [_label_key(item.event) for item in batch if isinstance(item.event, Label)]
+        keys = [label_key(item.event) for item in batch if isinstance(item.event, Label)]
         return dict(zip(keys, store.get_many(keys), strict=True)) if keys else {}
 
     def _learn(
@@ -300,20 +269,20 @@ class Decide:
         found: dict[bytes, bytes | None],
     ) -> bool:
         """Whether the label is done with; False when it waits for its payment."""
-        key = _label_key(label)
+        key = label_key(label)
         record = pending[key] if key in pending else found.get(key)
         if record is None:
             if self._may_overtake:
                 topic, partition, offset = item.origin
                 held_key = b"w" + key[1:]
                 held = pending.get(held_key) or store.get_many([held_key])[0]
-                known = _decode_waiting(held) if held else []
-                pending[held_key] = _encode([*known, _Waiting(label, topic, partition, offset)])
+                known = decode_waiting(held) if held else []
+                pending[held_key] = encode([*known, Waiting(label, topic, partition, offset)])
                 store.memo["any_waiting"] = True
                 return False
             _bury(item)
             return True
-        scored = _decode(record)
+        scored = decode_pending(record)
         scored_under = scored.decision["versions"]["feature_set_hash"]
         names = self._names if scored_under == self._features.hash else names_of(store, scored_under)
         tell = self._tell if names is self._names else lambda values: dict(zip(names, values, strict=True))
@@ -346,14 +315,14 @@ class Decide:
         keys = []
         for item in run:
             decision: Any = item.detail
-            keys.append(_pending_key(item.ingested_at_us, decision["transaction_id"]))
+            keys.append(pending_key(item.ingested_at_us, decision["transaction_id"]))
         waiting = store.get_many([b"w" + key[1:] for key in keys])
         for item, key, kept in zip(run, keys, waiting, strict=True):
             out.append(item)
             record = pending.get(b"w" + key[1:]) or kept
             if record is None:
                 continue
-            for place, overtook in enumerate(_decode_waiting(record)):
+            for place, overtook in enumerate(decode_waiting(record)):
                 origin = (overtook.topic, overtook.partition, overtook.offset)
                 order = (*item.order, place)
                 label = InFlight(LABEL, order, overtook.label, origin, item.ingested_at_us, item.keys, [])
@@ -376,7 +345,7 @@ class Decide:
         while page := store.scan(start, b"x", _PAGE):
             store.put_many([(key, None) for key, _ in page])
             for _, record in page:
-                for one in _decode_waiting(record):
+                for one in decode_waiting(record):
                     order = (*first.order, -1, len(out))
                     origin = (one.topic, one.partition, one.offset)
                     item = InFlight(LABEL, order, one.label, origin, first.ingested_at_us, [], [])
@@ -421,11 +390,3 @@ def _corrected(label: Label) -> str | None:
         return None
     said = "fraud" if label.previous_fraud else "genuine"
     return f"{said} {format_rfc3339_us(label.previous_event_time_us)}"
-
-
-def _pending_key(seen_at_us: int, transaction_id: str) -> bytes:
-    return b"p" + seen_at_us.to_bytes(8, "big") + transaction_id.encode()
-
-
-def _label_key(label: Any) -> bytes:
-    return _pending_key(label.payment_seen_at_us, label.transaction_id)

@@ -209,13 +209,12 @@ class Shard:
         self._stores.clear()
         # A live column family keeps RocksDB and its lock alive, so these go before the database.
         self.undo_handle = None
-        for family in self._families.values():
-            family.close()
+        for opened in (*self._families.values(), self.db):
+            if opened is not None:
+                with contextlib.suppress(Exception):  # or it would hide the error for which the process ends
+                    opened.close()
         self._families.clear()
-        if self.db is not None:
-            with contextlib.suppress(Exception):  # or it would hide the error for which the process ends
-                self.db.close()
-            self.db = None
+        self.db = None
 
     @property
     def pruning_held(self) -> bool:

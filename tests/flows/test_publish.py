@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -198,3 +200,17 @@ def test_a_retry_that_overtook_its_decision_is_answered_once_that_is_published(t
         ("b", False),
         ("a", True),
     ]
+
+
+def test_a_full_disk_is_told_once_and_closing_does_not_raise_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slot = _slot(tmp_path / "decisions.jsonl", DictHome())
+
+    def full(_file: int, _data: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "writev", full)
+    with pytest.raises(StateError, match=r"No space left on device\); see docs/runbooks/disk-full\.md"):
+        slot.write_batch([[_decision("a")]])
+    slot.close()  # bytewax calls it while it tells the error; raising would abort the process

@@ -15,7 +15,8 @@ import pytest
 
 from flows.cluster import free_addresses
 from flows.profile import Profile, load_profile
-from flows.replay import ReplayOptions, Run, run_replay
+from flows.replay import ReplayOptions, run_replay
+from flows.source import Run
 from operators.inflight import Value
 from operators.window_plan import Limits as WindowLimits
 from operators.window_plan import Plan

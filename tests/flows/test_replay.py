@@ -27,7 +27,8 @@ import pytest
 
 from flows.profile import load_profile
 from flows.publish import SLOTS
-from flows.replay import ReplayOptions, Run, run_replay
+from flows.replay import ReplayOptions, run_replay
+from flows.source import Run
 from schemas.codec import contract, decode_avro_mapping, encode_avro, time_fields
 from schemas.errors import ConfigError, StateError
 from schemas.times import parse_rfc3339_us

@@ -18,7 +18,8 @@ from flows.backup import verify_state
 from flows.cli import app
 from flows.inspect_state import forget, get_entity, inspect
 from flows.profile import load_profile
-from flows.replay import ReplayOptions, Run, run_replay
+from flows.replay import ReplayOptions, run_replay
+from flows.source import Run
 from flows.state_stats import sum_figures
 from schemas import metrics
 from schemas.errors import ConfigError, SecretError, StateLayoutError, WeirError

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from flows.profile import load_profile
-from flows.replay import ReplayOptions, Run, run_replay
+from flows.replay import ReplayOptions, run_replay
+from flows.source import Run
 from operators.record_formats import format_of
 from schemas.validate import Limits
 from state.api import StepStore
