@@ -26,6 +26,7 @@ from flows.stats import StageStats
 from operators.inflight import InFlight
 from operators.step import Step
 from state.api import StepStore
+from state.shards import shard_of
 
 PASS: Final = -1
 """Route of an event that the step has no use for: it rides along in some part, untouched."""
@@ -128,12 +129,27 @@ class Router:
             else:
                 for index in range(len(self._shards)):
                     by_shard.setdefault(index, []).append(event)
-        if not by_shard:
-            return [(self._shards[0], Part(batch, 1, [], skip))]
-        count = len(by_shard)
-        out = [(self._shards[index], Part(batch, count, work, [])) for index, work in by_shard.items()]
-        out[0][1].skip = skip
-        return out
+        riding = self._riding(skip, next(iter(by_shard), 0)) if skip or not by_shard else {}
+        indexes = by_shard.keys() | riding.keys() if riding else by_shard.keys()
+        return [
+            (self._shards[index], Part(batch, len(indexes), by_shard.get(index, []), riding.get(index, [])))
+            for index in indexes
+        ]
+
+    def _riding(self, skip: list[InFlight], first: int) -> dict[int, list[InFlight]]:
+        """With which shard's part each event rides that the step does not want.
+
+        With several workers all that is told of one payment takes one way through the flow: a correction that rode
+        with another part could overtake the label it corrects, and the windows would count both.
+        """
+        if self._in_order:
+            return {first: skip}
+        riding: dict[int, list[InFlight]] = {} if skip else {first: []}
+        for item in skip:
+            name = getattr(item.event, "transaction_id", None)
+            index = first if name is None else shard_of(name.encode(), len(self._shards))
+            riding.setdefault(index, []).append(item)
+        return riding
 
 
 def _order(event: InFlight) -> tuple[int, ...]:
