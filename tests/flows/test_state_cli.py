@@ -53,14 +53,19 @@ def scattered(events: Path) -> Path:
     Between two blocks RocksDB writes a made-up key, such as the first one's plus 1, which would be taken for a trace.
     """
 
-    def other(found: re.Match[bytes]) -> bytes:
-        return b"T" + hashlib.blake2b(found[0], digest_size=8).hexdigest().encode()
-
-    for name in ("transactions", "outcomes"):
-        path = events / f"{name}.jsonl"
-        if path.is_file():
-            path.write_bytes(re.sub(rb"T\d{6}", other, path.read_bytes()))
+    for path in events.glob("*.jsonl"):
+        path.write_bytes(
+            re.sub(rb"T\d{6}|\bA\d{3}\b", lambda found: other(found[0].decode()).encode(), path.read_bytes())
+        )
     return events
+
+
+def other(name: str) -> str:
+    """What an id of the generated events is called here."""
+    return name[0] + hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
+
+
+SUBJECT, NEIGHBOUR = other("A003"), other("A004")
 
 
 @pytest.fixture(scope="module")
@@ -314,8 +319,8 @@ def test_inspect_counts_what_is_there(half: Path) -> None:
 
 
 def test_get_tells_everything_of_an_entity(half: Path, profile: Path) -> None:
-    told = get_entity(half / "state", profile, "account", ["A003"], related=True)
-    mine = [one for one in decisions(half / "out") if one["account_id"] == "A003" and not one["duplicate"]]
+    told = get_entity(half / "state", profile, "account", [SUBJECT], related=True)
+    mine = [one for one in decisions(half / "out") if one["account_id"] == SUBJECT and not one["duplicate"]]
     entity = told["records"]["entities"]
     assert entity["series"]["payments"]["rows"] > 0
     assert entity["last_payment"] == max(one["event_time"] for one in mine)
@@ -328,7 +333,7 @@ def test_get_tells_everything_of_an_entity(half: Path, profile: Path) -> None:
     with pytest.raises(ConfigError, match="looks like a card number"):
         get_entity(half / "state", profile, "account", ["4111111111111111"], related=False)
     with pytest.raises(ConfigError, match="pair \\(account_id merchant_id\\)"):
-        get_entity(half / "state", profile, "pair", ["A003"], related=False)
+        get_entity(half / "state", profile, "pair", [SUBJECT], related=False)
 
 
 # Forgetting.
@@ -357,18 +362,18 @@ def hashes_of(account: str) -> list[bytes]:
 
 def test_a_forgotten_account_is_in_no_file_record_or_before_image(half: Path, profile: Path) -> None:
     state = half / "state"
-    mine = {one["transaction_id"] for one in decisions(half / "out") if one["account_id"] == "A003"}
+    mine = {one["transaction_id"] for one in decisions(half / "out") if one["account_id"] == SUBJECT}
     others = {one["transaction_id"] for one in decisions(half / "out")} - mine
-    needles = [b"A003", *hashes_of("A003"), *(name.encode() for name in mine)]
+    needles = [SUBJECT.encode(), *hashes_of(SUBJECT), *(name.encode() for name in mine)]
     assert {needle for _, needle in mentions(state, needles)} == set(needles)
     before = get_entity(state, profile, "device", ["D004"], related=False)["records"]["devices"]
-    other = get_entity(state, profile, "account", ["A004"], related=False)
-    found = forget(state, profile, "A003", None, CLEAR)
+    other = get_entity(state, profile, "account", [NEIGHBOUR], related=False)
+    found = forget(state, profile, SUBJECT, None, CLEAR)
     assert found["payments"] == len(mine)
     assert mentions(state, needles) == []
     # Nobody else has lost anything, and counts of distinct accounts stay right.
     assert get_entity(state, profile, "device", ["D004"], related=False)["records"]["devices"] == before
-    assert get_entity(state, profile, "account", ["A004"], related=False) == other
+    assert get_entity(state, profile, "account", [NEIGHBOUR], related=False) == other
     counted: Counter[str] = Counter()
     for shard in inspect(state)["shards"]:
         for step in shard["steps"]:
@@ -378,13 +383,13 @@ def test_a_forgotten_account_is_in_no_file_record_or_before_image(half: Path, pr
 
 
 def test_a_flow_goes_on_after_an_account_was_forgotten(half: Path, profile: Path, events: Path, whole: Path) -> None:
-    forget(half / "state", profile, "A003", None)
+    forget(half / "state", profile, SUBJECT, None)
     assert replay(profile, events, half / "out", state=half / "state").finished
     made = decisions(half / "out")
     assert {one["transaction_id"] for one in made} == {one["transaction_id"] for one in decisions(whole)}
 
     def others(out: Path) -> list[dict[str, Any]]:
-        return [one for one in decisions(out) if one["account_id"] != "A003"]
+        return [one for one in decisions(out) if one["account_id"] != SUBJECT]
 
     for one, expected in zip(others(half / "out"), others(whole), strict=True):
         assert one["transaction_id"] == expected["transaction_id"]
@@ -400,7 +405,7 @@ def test_a_running_flow_is_not_forgotten_in(half: Path, profile: Path) -> None:
     with StateHome(half / "state" / "shards") as home:
         home.open_as_they_are(shard_names_in(half / "state" / "shards"))
         with pytest.raises(StateLockedError):
-            forget(half / "state", profile, "A003", None)
+            forget(half / "state", profile, SUBJECT, None)
 
 
 def test_another_profile_is_refused(half: Path, tmp_path: Path) -> None:
@@ -408,9 +413,9 @@ def test_another_profile_is_refused(half: Path, tmp_path: Path) -> None:
     features = (other / "features.toml").read_text()
     (other / "features.toml").write_text(features.replace('id = "test-1"', 'id = "test-2"'))
     with pytest.raises(ConfigError, match="the state was made with features"):
-        forget(half / "state", other, "A003", None)
+        forget(half / "state", other, SUBJECT, None)
     with pytest.raises(ConfigError, match="the state was made with features"):
-        get_entity(half / "state", other, "account", ["A003"], related=False)
+        get_entity(half / "state", other, "account", [SUBJECT], related=False)
 
 
 def test_where_no_key_holds_the_account_the_published_decisions_are_asked_for(tmp_path: Path) -> None:
@@ -427,17 +432,17 @@ def test_where_no_key_holds_the_account_the_published_decisions_are_asked_for(tm
     out, state = tmp_path / "out", tmp_path / "state"
     replay(profile, events, out, state=state, batch=20, stop_after=10)
     with pytest.raises(ConfigError, match="give the published decisions too"):
-        forget(state, profile, "A003", None)
-    mine = {one["transaction_id"] for one in decisions(out) if one["account_id"] == "A003"}
+        forget(state, profile, SUBJECT, None)
+    mine = {one["transaction_id"] for one in decisions(out) if one["account_id"] == SUBJECT}
     assert mine
-    found = forget(state, profile, "A003", out / "decisions.jsonl", CLEAR)
+    found = forget(state, profile, SUBJECT, out / "decisions.jsonl", CLEAR)
     assert found["payments"] == len(mine)
-    needles = [*hashes_of("A003"), *(name.encode() for name in mine)]
+    needles = [*hashes_of(SUBJECT), *(name.encode() for name in mine)]
     assert mentions(state, needles) == []
 
 
 def test_forget_says_what_it_did(half: Path, profile: Path) -> None:
-    told = run("forget", "--state", str(half / "state"), "--profile", str(profile), "--account", "A003")
+    told = run("forget", "--state", str(half / "state"), "--profile", str(profile), "--account", SUBJECT)
     assert told.returncode == 0, told.stderr
     assert "backups and published records still hold the account" in told.stdout
 
