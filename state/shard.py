@@ -144,6 +144,19 @@ class Shard:
             raise self.write_error(error) from error
         # Not dirty: what a power loss takes of a rollback, the next start rolls back again.
 
+    def check_read(self, cursor: Any) -> None:
+        """Ask a cursor that has ended whether it has: at a damaged block it stops as if there were no more.
+
+        Raises:
+            StateError: It stopped at damage.
+        """
+        try:
+            cursor.status()
+        except Exception as error:
+            told = " ".join(str(error).split())
+            msg = f"shard {self.name}: {self._directory} cannot be read: {told}; see docs/runbooks/corrupt-shard.md"
+            raise StateError(msg) from error
+
     def wait(self, store: RocksStepStore, records: int, size_bytes: int) -> None:
         """Note that `store` has so much more to write, and write once there is enough; call with the lock held.
 

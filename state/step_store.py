@@ -130,7 +130,11 @@ class RocksStepStore:
             self._owner.wait(self, len(items), size)
 
     def scan(self, start: bytes, stop: bytes | None, limit: int) -> list[tuple[bytes, bytes]]:
-        """Up to `limit` records with start <= key < stop (None: to the end) in key order; sees all earlier writes."""
+        """Up to `limit` records with start <= key < stop (None: to the end) in key order; sees all earlier writes.
+
+        Raises:
+            StateError: A block is damaged; without asking, its records would be taken for absent.
+        """
         found: list[tuple[bytes, bytes]] = []
         if limit <= 0 or (stop is not None and stop <= start):
             return found
@@ -141,10 +145,13 @@ class RocksStepStore:
         options = ReadOptions()
         if stop is not None:
             options.set_iterate_upper_bound(stop)  # or the cursor would walk through deleted records behind `stop`
-        for record in self._family.items(from_key=start, read_opt=options):
-            found.append(record)
-            if len(found) == limit:
-                break
+        cursor = self._family.iter(options)
+        cursor.seek(start)
+        while cursor.valid() and len(found) < limit:
+            found.append((cursor.key(), cursor.value()))
+            cursor.next()
+        if len(found) < limit:
+            self._owner.check_read(cursor)
         return found if seal is None else seal.records(found)
 
     def commit(self) -> int:

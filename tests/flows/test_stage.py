@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from flows.stage import EVERY, PASS, Part, Router, ShardLogic, Stage
 from flows.stats import StageStats
 from operators.inflight import PAYMENT, InFlight
+from schemas.events import Outcome
 from state.api import StepStore
 from state.testing import DictHome
 
@@ -98,6 +99,25 @@ def test_without_order_parts_go_on_as_they_come() -> None:
     router = Router(_stage({0: 0, 1: 1}), in_order=False, stats=StageStats("route"))
     out = list(router(Part(1, 2, [_event(1)], [])))
     assert [(shard, [item.order[0] for item in part.work]) for shard, part in out] == [("b", [1])]
+
+
+def test_without_order_what_is_told_of_one_payment_rides_with_one_shard() -> None:
+    router = Router(
+        _stage(dict.fromkeys(range(40), PASS) | {40: 0, 41: 1, 42: 2}), in_order=False, stats=StageStats("route")
+    )
+    riders = [_event(number) for number in range(40)]
+    for item in riders:
+        name = f"T{item.order[0] % 10}"
+        item.event = Outcome(outcome_id="o", event_time_us=0, transaction_id=name, label="fraud", source="analyst")
+    ways: dict[str, set[str]] = {}
+    for working in (40, 41, 42):  # whichever shard has work for the step
+        for shard, part in router(Part(1, 1, [_event(working), *riders], [])):
+            for item in part.skip:
+                assert isinstance(item.event, Outcome)
+                ways.setdefault(item.event.transaction_id, set()).add(shard)
+    assert len(ways) == 10
+    assert all(len(shards) == 1 for shards in ways.values())
+    assert len(set.union(*ways.values())) > 1
 
 
 def test_a_snapshot_is_a_version_and_resuming_at_it_is_exact() -> None:

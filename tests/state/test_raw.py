@@ -125,6 +125,14 @@ def test_a_damaged_block_is_an_error_and_not_the_end_of_the_records(state_direct
             list(raw.records("card"))
 
 
+def test_a_scan_that_meets_a_damaged_block_is_an_error_and_not_the_end_of_the_records(state_directory: Path) -> None:
+    _damage(state_directory)
+    with StateHome(state_directory, OPTIONS) as home:
+        store = home.open("s00", "card", 300)
+        with pytest.raises(StateError, match=r"shard s00: .*block checksum mismatch.*corrupt-shard"):
+            store.scan(b"", None, 1_000)
+
+
 def test_a_missing_file_is_named(state_directory: Path) -> None:
     _damage(state_directory)
     largest = max((state_directory / "s00").glob("*.sst"), key=lambda path: path.stat().st_size)
