@@ -237,6 +237,25 @@ def test_an_entity_that_had_expired_before_the_change_is_new_after_it_swept_or_n
     assert item.values[second.slots["account.seconds_since_first_seen"]] == 0.0
 
 
+def test_rows_that_the_old_clock_had_let_go_are_gone_whether_the_entity_was_touched_since_or_not(
+    tmp_path: Path,
+) -> None:
+    first, second = sets(tmp_path, [SHORTER, SECOND_SET])
+    for touched in (False, True):
+        store = DictStore()
+        velocity = Velocity(first, first.entities[0])
+        velocity.on_batch(store, [payment(first, t * SECOND, account="x") for t in (1_000, 1_019)])
+        velocity.on_batch(store, [payment(first, 1_030 * SECOND, account=f"other {n}") for n in range(16)])
+        if touched:  # a refund enters no window; the head is packed anew all the same
+            velocity.on_batch(store, [payment(first, 1_030 * SECOND, account="x", payment_type="refund")])
+        velocity.on_snapshot(store)
+        store = store.reopened(store.commit())
+        item = payment(second, 1_031 * SECOND, account="x")
+        Velocity(second, second.entities[0]).on_batch(store, [item])
+        assert item.values[second.slots["account.count_90s"]] == 2.0
+        assert "warming:90s" in item.flags
+
+
 def velocity_clock(store: DictStore) -> list[int]:
     clock: list[int] = store.memo["velocity"].clock.tolist()
     return clock
