@@ -283,7 +283,7 @@ def test_an_epoch_costs_one_flush_a_shard_at_the_most(rescaled: Rescaled) -> Non
             commits = Counter((shard, rest[0]) for what, shard, *rest in run if what == "commit")
             for shard, syncs in Counter(words[1] for words in run if words[0] == "sync").items():
                 epochs = max(count for (of, _), count in commits.items() if of == shard)
-                assert syncs <= epochs, (log.name, shard)
+                assert syncs <= epochs + 1, (log.name, shard)  # one for the layouts that opening notes
                 seen += syncs
     assert seen >= 20
 
