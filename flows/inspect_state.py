@@ -45,7 +45,7 @@ def inspect(state: Path) -> dict[str, Any]:
                 shards.append({"shard": name, "disk_bytes": raw.disk_bytes(), "steps": steps})
     return {
         "epoch": known.epoch,
-        "features": manifest.get("features"),
+        "features": manifest["feature_sets"][-1]["hash"],
         "shard_count": manifest.get("shards"),
         "disk_bytes": sum(one["disk_bytes"] for one in shards),
         "offsets": known.offsets,
@@ -213,7 +213,7 @@ def _profile(state: Path, profile: Path) -> Profile:
         ConfigError: It is not.
     """
     loaded = load_profile(profile)
-    expected = _manifest(state).get("features")
+    expected = _manifest(state)["feature_sets"][-1]["hash"]
     if loaded.features.hash != expected:
         msg = f"--profile {profile}: the state was made with features {expected}, found {loaded.features.hash}"
         raise ConfigError(msg)

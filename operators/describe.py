@@ -24,8 +24,15 @@ LEDGER: Final = "ledger"
 _DAY_US: Final = 86_400_000_000
 _OF_TRANSACTIONS: Final = {
     "seen": {b"s": "payments seen", b"d": "by time", b"o": "early outcomes", b"w": "by time, early", b"m": "maturity"},
-    "decide": {b"p": "decisions awaiting labels", b"w": "early labels", b"M": "model", b"A": "model's start"},
-    LEDGER: {b"d": "published", b"w": "early retries"},
+    "decide": {
+        b"p": "decisions awaiting labels",
+        b"w": "early labels",
+        b"M": "model",
+        b"A": "model's start",
+        b"F": "feature set",
+        b"N": "feature names",
+    },
+    LEDGER: {b"d": "published", b"w": "early retries", b"a": "adopted"},
 }
 _OF_ENTITIES: Final = {
     b"vh": "entities",
@@ -78,11 +85,13 @@ def sort_of(step: str, key: bytes, value: bytes) -> Sort:
 
 def _of_transaction(step: str, key: bytes, value: bytes) -> Sort:
     name = _OF_TRANSACTIONS[step].get(key[:1], "unknown")
-    if len(key) == 1 or name == "unknown":
+    if len(key) == 1 or name in ("unknown", "feature names"):
         return Sort(name, None, None)
     if step == LEDGER:
         if key[:1] == b"d":
             return Sort(name, key[5:], int.from_bytes(key[1:5], "big") * _DAY_US)
+        if key[:1] == b"a":
+            return Sort(name, key[2:], None)
         return Sort(name, key[1:], None)
     if key[:1] in (b"d", b"p", b"w"):
         return Sort(name, key[9:], int.from_bytes(key[1:9], "big"))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 
 from operators import window_kernel as kernel
@@ -22,6 +22,7 @@ from operators.window_record import (
     Index,
     Words,
 )
+from operators.window_shape import Shape
 from schemas.times import format_rfc3339_us
 
 SHOWN: Final = 10
@@ -33,7 +34,10 @@ class WindowsView:
 
     def __init__(self, feature_set: FeatureSet, spec: EntitySpec) -> None:
         self._plan = Plan(feature_set, spec, Limits())
-        self._series: list[tuple[str, bool, list[str], list[str]]] = json.loads(self._plan.shape)
+        shape = msgspec.json.decode(self._plan.shape, type=Shape)
+        self._series = [
+            (one.name, one.valued, list(one.fields), [label for label, _ in one.windows]) for one in shape.series
+        ]
         self._widths: list[int] = self._plan.series[:, kernel.S_WIDTH].tolist()
 
     @property

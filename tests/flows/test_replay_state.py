@@ -241,7 +241,7 @@ def test_the_command_takes_keys_and_memory(
     assert forget(state, profile, "A003", None)["payments"] > 0
     assert get_entity(state, profile, "account", ["A003"], related=True)["records"] == {}
     monkeypatch.delenv("WEIR_STATE_KEYS")
-    with pytest.raises(SecretError, match="records are encrypted under key 'a', and no state keys are given"):
+    with pytest.raises(SecretError, match="encrypted under key 'a', and no state keys are given"):
         get_entity(state, profile, "account", ["A004"], related=False)
     with pytest.raises(SecretError, match="no state keys are given"):
         CliRunner().invoke(app, arguments, catch_exceptions=False)
