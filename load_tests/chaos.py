@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import random
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -113,7 +114,10 @@ class Campaign:
         replica = Replica(
             replace(self._setup, processes=1, before=None), directory, self._out / "logs" / "uninterrupted"
         )
-        _finish(replica)
+        try:
+            _finish(replica)
+        finally:
+            replica.end()
         exact, unordered = (
             canonical_state(replica.state, replica.out, self._profile, in_order=in_order) for in_order in (True, False)
         )
@@ -173,6 +177,7 @@ class Campaign:
                 for broken in {*done, *unproven}:
                     report.row(broken).states_equal = False
             finally:
+                replica.end()
                 shutil.rmtree(copies, ignore_errors=True)
         return left if not report.failed else ()
 
@@ -276,8 +281,12 @@ def main(arguments: list[str] | None = None) -> int:
     if refusal:
         kinds.remove("disk full")
         report.notes.append(f"disk full: skipped, no small disk can be mounted here ({refusal})")
+    earlier = signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # so that `finally` holds
     tell(f"seed {seed}, {given.kills} faults, {given.payments:,} payments at {given.rate:g} a second")
-    campaign.run(plan(given.kills, random.Random(seed), kinds, processes))
+    try:
+        campaign.run(plan(given.kills, random.Random(seed), kinds, processes))
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
     report.facts = [
         f"seed {seed}: `make chaos KILLS={given.kills} SEED={seed}`",
         f"{given.payments:,} payments at {given.rate:g} events a second, an epoch every 0.2 s, rounds of "

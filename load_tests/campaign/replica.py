@@ -130,6 +130,7 @@ class Replica:
         self.out = directory / "out"
         self.state = directory / "state"
         self._starts = 0
+        self._lives: list[Life] = []
 
     def start(self, *, paced: bool = True, point: str | None = None, hits: int = 1) -> Life:
         """Start it; with `point`, a process kills itself there (see `load_tests.campaign.victim`)."""
@@ -152,7 +153,14 @@ class Replica:
             process = subprocess.Popen(
                 command, cwd=ROOT, env={**os.environ, MARK: mark}, stdout=errors, stderr=errors, start_new_session=True
             )
-        return Life(process, mark, log)
+        life = Life(process, mark, log)
+        self._lives.append(life)
+        return life
+
+    def end(self) -> None:
+        """Kill whatever is left of any start."""
+        for life in self._lives:
+            life.kill()
 
     def published_bytes(self) -> int:
         """How much was published so far, in all outputs; a torn line counts."""
