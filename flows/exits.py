@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import Final, NoReturn, ParamSpec, TypeVar
 
-from schemas.errors import ConfigError, StateLayoutError, StateVersionError, WeirError
+from schemas.errors import BackupError, ConfigError, StateLayoutError, StateVersionError, WeirError
 
 FAILED: Final = 1
 """Something failed that a restart may cure: a disk that was full, a peer that was lost."""
@@ -45,7 +45,7 @@ _on_error: list[Callable[[WeirError], None]] = []
 
 def exit_code(error: WeirError) -> int:
     """REFUSED when starting again cannot help, else FAILED."""
-    return REFUSED if isinstance(error, (ConfigError, StateVersionError, StateLayoutError)) else FAILED
+    return REFUSED if isinstance(error, (BackupError, ConfigError, StateVersionError, StateLayoutError)) else FAILED
 
 
 def describe_exit(code: int) -> str:

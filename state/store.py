@@ -124,7 +124,9 @@ class StateHome:
         with self._lock:
             for name in shards:
                 if name not in self._shards:
-                    self._shards[name] = Shard(self.directory / name, name, self._settings, self._cache)
+                    self._shards[name] = Shard(
+                        self.directory / name, name, self._settings, self._cache, self._keys, self._format_of
+                    )
 
     def opened(self, shard: str) -> Shard:
         """An open shard, for what works on whole shards (`state.erase`); steps never see it.
