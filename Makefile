@@ -9,7 +9,7 @@ demo: setup
 	.venv/bin/python -m load_tests.demo --out demo-out
 
 test: setup
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 lint: setup
 	.venv/bin/ruff check .
