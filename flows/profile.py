@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from operators.adopted import Adopted
 from operators.decide import Decide, DecideConfig
 from operators.enrich import Enricher
 from operators.entity import Entity
@@ -62,8 +63,14 @@ class Profile:
         """One step an entity, in the feature set's order; `predecessor` is the set that ran before on this state."""
         return [(spec, Entity(self.features, spec, predecessor)) for spec in self.features.entities]
 
-    def decide(self, *, outcomes: bool, in_order: bool) -> Decide:
-        """The last step; without order of arrival a label may overtake its payment."""
+    def decide(self, *, outcomes: bool, in_order: bool, adopted: Adopted | None = None) -> Decide:
+        """The last step; without order of arrival a label may overtake its payment.
+
+        Args:
+            outcomes: Whether there are any; without, nothing waits for a label.
+            in_order: Whether events keep their order of arrival.
+            adopted: Decisions that an earlier run published and did not commit.
+        """
         learning = self.learning
         restore: Callable[[bytes | None], Model] | None = None
         if learning.model is not None:
@@ -72,7 +79,7 @@ class Profile:
         keep_us = self.seen_config(outcomes=True).keep_us + 2 * learning.tick_us if outcomes else None
         config = DecideConfig(keep_us, self.geo.version, self.rates.version, may_overtake=not in_order)
         tell = feature_map_json([feature.name for feature in self.features.features])
-        return Decide(self.features, self.policy, restore, config, tell)
+        return Decide(self.features, self.policy, restore, config, tell, adopted)
 
 
 def load_profile(directory: Path) -> Profile:

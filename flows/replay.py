@@ -25,7 +25,8 @@ from flows.files import EventFile, find_events
 from flows.ingest import STREAMS, ingest
 from flows.merge import Ingest, Merge, MergeState
 from flows.profile import Profile
-from flows.publish import SLOTS, FileSlot, SlotSnapshot
+from flows.publish import DECISIONS, SLOTS, FileSlot, SlotSnapshot
+from flows.published import adopted_decisions
 from flows.source import EventsSource, Run
 from flows.state_manifest import FORMAT, carried_on, check_format, own_entries, predecessor
 from flows.state_stats import state_figures
@@ -36,7 +37,7 @@ from schemas.validate import Limits
 from state.api import StepStore
 from state.backup import refuse_half_restored
 from state.keys import StateKeys
-from state.shards import shard_names
+from state.shards import shard_names, worker_of
 from state.store import StateHome, StateOptions
 
 SHARDS: Final = 8
@@ -145,13 +146,17 @@ def _execute(
     number, addresses = options.process or (None, None)
     sync = home.sync if options.state is not None else None
     shards = shard_names(options.shards)
+    adopted = None
+    if options.state is not None and worker_of(shards[0], len(addresses or (None,))) == (number or 0):
+        # Before the flow starts: from then on the recovery store and the output are no longer what was found.
+        adopted = adopted_decisions(options.state, slot_path(options.out, DECISIONS))
     epochs = Epochs()
     barrier = Barrier(shards, number or 0, len(addresses or (None,)), sync, run.pulse, epochs)
     flow = build(
         EventsSource(open_merge, options.batch, run, epochs, options.rate),
         profile.seen(outcomes=outcomes),
         profile.entities(_predecessor(options.state)),
-        profile.decide(outcomes=outcomes, in_order=in_order),
+        profile.decide(outcomes=outcomes, in_order=in_order, adopted=adopted),
         open_store,
         open_slot,
         shards,

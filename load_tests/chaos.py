@@ -209,10 +209,9 @@ class Campaign:
         if in_order and not verdict.bytes_equal:
             self.report.fail(f"{where}: with one process the outputs must be equal to the byte, and are not")
         if verdict.unlike:
-            note = (
+            self.report.fail(
                 f"{where}: {verdict.unlike} labelled outcomes do not carry what their published decision was scored on"
             )
-            self.report.fail(note) if in_order else self.report.notes.append(note)
         equal = "equal to the byte" if verdict.bytes_equal else "complete"
         self._tell(
             f"round {number} ({one.processes}): judged: {verdict}, outputs {equal}, {len(told)} state differences"

@@ -10,6 +10,7 @@ Records:
     b"M"                                                        the model, as it writes itself
     b"A"                                                        sha256 (hex) of the artefact the model started from
     b"w" seen_at_us (8, big endian) transaction_id              msgpack: labels that overtook their payment
+    b"u" transaction_id                                         see operators/adopted.py
 
 A model that learns has no artefact of its own for every payment. Its start's hash, its version and the number of
 labels it has learned since name its state: learning is deterministic.
@@ -17,12 +18,14 @@ labels it has learned since name its state: learning is deterministic.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import xxhash
 
+from operators.adopted import Adopted
 from operators.decide_records import (
     CARRIED,
     Pending,
@@ -33,7 +36,7 @@ from operators.decide_records import (
     label_key,
     pending_key,
 )
-from operators.feature_change import names_of, note_features
+from operators.feature_change import NAMES_PREFIX, names_of, note_features
 from operators.features import FeatureSet
 from operators.inflight import DEAD_LETTER, LABEL, PAYMENT, InFlight, Value
 from operators.model import Contributions, Model
@@ -89,6 +92,7 @@ class Decide:
         restore_model: RestoreModel | None,
         config: DecideConfig,
         tell_features: TellFeatures | None = None,
+        adopted: Adopted | None = None,
     ) -> None:
         """Make the step.
 
@@ -99,14 +103,17 @@ class Decide:
             config: The rest.
             tell_features: Form of `features` in decisions and labelled outcomes; default: a map of name to value. A
                 flow that publishes JSON has it encoded at once, while the values are at hand.
+            adopted: Decisions that an earlier run published and did not commit.
         """
         self._features = feature_set
         self._names = names = [feature.name for feature in feature_set.features]
+        self._numbers = {feature.name for feature in feature_set.features if feature.kind == "number"}
         self._tell = tell_features or (lambda values: dict(zip(names, values, strict=True)))
         self._policy = policy
         self._restore_model = restore_model
         self._config = config
         self._may_overtake = config.may_overtake
+        self._adopted = adopted if config.keep_us is not None else None
 
     def on_batch(self, store: StepStore, batch: list[InFlight]) -> list[InFlight]:
         """Decide payments and learn labels, in order."""
@@ -146,6 +153,8 @@ class Decide:
     def on_snapshot(self, store: StepStore) -> None:
         """Write the model if it has learned since the last snapshot; drop decisions whose label can no longer come."""
         self._expire(store)
+        if self._adopted is not None:
+            store.put_many(self._adopted.writes())
         if store.memo.get("any_waiting"):
             store.memo["in_vain"] = True
         model: Model | None = store.memo.get("model")
@@ -175,13 +184,32 @@ class Decide:
         if model is not None:
             scores, told = model.explain_many(values_list, _TOP)
         versions = self._versions(model, store.memo.get("started"))
+        adopted = self._adopted if self._adopted is not None and self._adopted.open(store) else None
         for item, values, score, why in zip(run, values_list, scores, told, strict=True):
             item.detail = decision = self._decision(item, values, score, why, versions)
             if self._config.keep_us is not None:
-                carried = {name: decision[name] for name in CARRIED}
                 key = pending_key(item.ingested_at_us, decision["transaction_id"])
-                pending[key] = encode(Pending(values, carried))
+                published = None if adopted is None else adopted.take(decision["transaction_id"])
+                pending[key] = encode(
+                    Pending(values, {name: decision[name] for name in CARRIED})
+                    if published is None
+                    else self._published_pending(published, pending)
+                )
             item.known = []  # nobody behind this step asks for them, and a batch of them is large
+
+    def _published_pending(self, published: Mapping[str, Any], pending: dict[bytes, bytes | None]) -> Pending:
+        """What waits for the label of a published decision: what it says; an absent number is NaN again."""
+        carried = {name: published[name] for name in CARRIED}
+        told = published["features"]
+        scored_under = published["versions"]["feature_set_hash"]
+        if scored_under == self._features.hash:
+            numbers = self._numbers
+            return Pending(
+                [math.nan if told[name] is None and name in numbers else told[name] for name in self._names], carried
+            )
+        # Of another feature set the step may not have heard: it ran until the kill and committed nothing.
+        pending[NAMES_PREFIX + scored_under.encode()] = encode(list(told))
+        return Pending(list(told.values()), carried)
 
     def _decision(
         self,

@@ -31,6 +31,7 @@ _OF_TRANSACTIONS: Final = {
         b"A": "model's start",
         b"F": "feature set",
         b"N": "feature names",
+        b"u": "published, to be decided again",
     },
     LEDGER: {b"d": "published", b"w": "early retries", b"a": "adopted"},
 }

@@ -86,6 +86,16 @@ def test_a_published_decision_wins_over_another_one_computed_after_a_kill(tmp_pa
     assert set(once.values()) == {1}
     assert len(once) == 1_000
 
+    # What waited for a label is what was published, not what was computed again.
+    said = {one["transaction_id"]: one for one in decisions(killed.out) if not one["duplicate"]}
+    labelled = [orjson.loads(line) for line in (killed.out / "labelled_outcomes.jsonl").read_bytes().splitlines()]
+    assert len([one for one in labelled if one["transaction_id"] in exposed]) >= 10
+    for one in labelled:
+        of = said[one["transaction_id"]]
+        assert [one[name] for name in ("action", "score", "features")] == [
+            of[name] for name in ("action", "score", "features")
+        ]
+
 
 def _options(events: Path, of: Replay) -> ReplayOptions:
     return ReplayOptions(
