@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import IO, Any, Final, Protocol
 
 import fastavro
 import pyarrow.parquet
@@ -19,6 +20,7 @@ from schemas.errors import ConfigError, StreamError
 
 SUFFIXES: Final = (".jsonl", ".avro", ".parquet")
 _ROWS_AT_ONCE: Final = 4_096
+_TIMES: Final = ("timestamp-micros", "timestamp-millis", "local-timestamp-micros", "local-timestamp-millis")
 
 Record = tuple[bytes | dict[str, Any], int, int]
 """(payload, its number, position behind it)"""
@@ -79,7 +81,7 @@ class AvroContainer:
         """Records from record `position` on."""
         with self.path.open("rb", buffering=1 << 20) as source:
             try:
-                for record in itertools.islice(fastavro.reader(source), position, None):
+                for record in itertools.islice(_records(source), position, None):
                     position += 1
                     # Not an object: validation says what was expected instead.
                     yield record if isinstance(record, dict) else {}, number, position
@@ -87,6 +89,47 @@ class AvroContainer:
             except (EOFError, ValueError, TypeError, IndexError, OverflowError) as error:
                 message = f"{self.path}: record {position} cannot be read as Avro ({error}); is the file cut short?"
                 raise StreamError(message) from error
+
+
+def _records(source: IO[bytes]) -> Iterator[Any]:
+    """The container's records, times as whole microseconds: one outside the calendar is for validation to refuse."""
+    plain: Any = None
+    millis: list[str] = []
+    block: Any  # its attribute bytes_ is documented, and not in the stubs
+    for block in fastavro.block_reader(source):
+        if plain is None:
+            plain = fastavro.parse_schema(_without_times(block.writer_schema))
+            millis = _fields_in_millis(block.writer_schema)
+        for _ in range(block.num_records):
+            record: Any = fastavro.schemaless_reader(block.bytes_, plain, None)
+            for name in millis:
+                if record[name] is not None:
+                    record[name] *= 1_000
+            yield record
+
+
+def _without_times(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_without_times(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: _without_times(value)
+        for key, value in schema.items()
+        if not key.startswith("__") and not (key == "logicalType" and value in _TIMES)
+    }
+
+
+def _fields_in_millis(schema: Any) -> list[str]:
+    """Fields of the record that hold a time in milliseconds; the contracts have times on the top level only."""
+    fields = schema.get("fields", ()) if isinstance(schema, dict) else ()
+    return [field["name"] for field in fields if '-millis"' in json.dumps(field["type"]) and _has_time(field["type"])]
+
+
+def _has_time(of: Any) -> bool:
+    if isinstance(of, list):
+        return any(map(_has_time, of))
+    return isinstance(of, dict) and of.get("logicalType") in _TIMES
 
 
 class ParquetRows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -95,16 +96,17 @@ def get_entity(state: Path, profile: Path, entity: str, values: list[str], *, re
     key = loaded.features.key_of(values)
     count = int(_manifest(state)["shards"])
     shard = shard_names(count)[shard_of(key, count)]
-    reader = EntityRecords(loaded.features, spec)
     told: dict[str, Any] = {"entity": entity, "key": values, "shard": shard, "records": {}}
     with readable(state) as (directory, _):
         if shard in shard_names_in(directory):
             with RawShard(directory / shard, state_keys(), format_of) as raw:
                 told["version"] = raw.version(entity)[0] if entity in raw.steps else 0
-                for at in reader.keys_of(key) if entity in raw.steps else ():
-                    value = raw.get(entity, at)
-                    if value is not None:
-                        told["records"][sort_of(entity, at, value).name] = reader.describe(at, value)
+                if entity in raw.steps:
+                    reader = EntityRecords(loaded.features, spec, partial(raw.get, entity), shard)
+                    for at in reader.keys_of(key):
+                        value = raw.get(entity, at)
+                        if value is not None:
+                            told["records"][sort_of(entity, at, value).name] = reader.describe(at, value)
         if related:
             told["related"] = _related(directory, loaded, entity, values)
     return told
@@ -120,7 +122,11 @@ def _related(directory: Path, profile: Profile, entity: str, values: list[str]) 
             for step in raw.steps:
                 if step in {entity, LEDGER}:
                     continue
-                reader = EntityRecords(profile.features, specs[step]) if step in specs else None
+                reader = (
+                    EntityRecords(profile.features, specs[step], partial(raw.get, step), name)
+                    if step in specs
+                    else None
+                )
                 most = len(found) + _RELATED
                 for key, value in raw.records(step):
                     sort = sort_of(step, key, value)
@@ -180,6 +186,7 @@ def forget(
         forgetting = Forgetting(loaded.features, subject, secrets.token_bytes(32))
         for shard, step in steps:
             changes: list[tuple[bytes, bytes | None]] = []
+            forgetting.enter(shard, step, partial(eraser.get, shard, step))
             for key, value in eraser.records(shard, step):
                 change = forgetting.change(step, key, value)
                 if change is not None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from operators.describe_windows import WindowsView
+from operators.describe_windows import ReadRecord, ShardWindows
 from operators.features import EntitySpec, FeatureSet
 from operators.identity import describe_identity
 from operators.reputation import describe_device
@@ -101,10 +101,15 @@ def _of_transaction(step: str, key: bytes, value: bytes) -> Sort:
 
 
 class EntityRecords:
-    """The records of one entity's step, with the profile that says what their words mean."""
+    """The records of one entity's step in one shard, with what says what their words mean."""
 
-    def __init__(self, feature_set: FeatureSet, spec: EntitySpec) -> None:
-        self._windows = WindowsView(feature_set, spec)
+    def __init__(self, feature_set: FeatureSet, spec: EntitySpec, read: ReadRecord, shard: str) -> None:
+        """Prepare; `read` gives records of the step in the shard.
+
+        Raises:
+            StateLayoutError: The shard's records are of another layout.
+        """
+        self._windows = ShardWindows(feature_set, spec, read, f"{spec.name}/{shard}")
 
     def keys_of(self, entity: bytes) -> list[bytes]:
         """Keys under which everything of an entity stands, but chunks and panes, which the index names."""
@@ -114,9 +119,9 @@ class EntityRecords:
         """What the record holds."""
         sort = sort_of("", key, value)
         if sort.name == "entities":
-            return self._windows.describe_head(value)
+            return self._windows.of_head(value).describe_head(value)
         if sort.name == "busy entities":
-            return self._windows.describe_index(value)
+            return self._windows.of_entity(key[2:]).describe_index(value)
         if sort.name.endswith("tracks"):
             return describe_track(value)
         if sort.name == "devices":

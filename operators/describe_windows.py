@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
 import numpy as np
 
-from operators import window_kernel as kernel
 from operators.features import EntitySpec, FeatureSet
 from operators.window_plan import Limits, Plan
 from operators.window_record import (
@@ -17,10 +17,14 @@ from operators.window_record import (
     AT_LAST_PAYMENT,
     HEAD_WORDS,
     INDEXED,
+    META_KEY,
     NEVER,
     PAYMENTS,
     Index,
+    Meta,
     Words,
+    head_key,
+    shape_number,
 )
 from operators.window_shape import Shape
 from schemas.times import format_rfc3339_us
@@ -29,21 +33,67 @@ SHOWN: Final = 10
 """Rows told of a series, the newest; a head holds up to 160."""
 
 
-class WindowsView:
-    """Reads the rows of one entity's windows, with the plan that says how wide they are."""
+ReadRecord = Callable[[bytes], bytes | None]
+"""Key -> record of the same step in the same shard, None when there is none."""
 
-    def __init__(self, feature_set: FeatureSet, spec: EntitySpec) -> None:
-        self._plan = Plan(feature_set, spec, Limits())
-        shape = msgspec.json.decode(self._plan.shape, type=Shape)
+
+class ShardWindows:
+    """The window records of one entity in one shard; each is read by the shape that it was written under.
+
+    After a change of the feature set an entity keeps its old shape until it is touched again
+    (`operators.window_migrate`).
+    """
+
+    def __init__(self, feature_set: FeatureSet, spec: EntitySpec, read: ReadRecord, where: str) -> None:
+        """Look up which shapes there are.
+
+        Args:
+            feature_set: What a shard without records would be written by.
+            spec: The entity.
+            read: Reads a record of the shard.
+            where: Step and shard, for messages.
+
+        Raises:
+            StateLayoutError: The shard's shapes cannot be read.
+        """
+        self._read = read
+        record = read(META_KEY)
+        if record is None:
+            declared = msgspec.json.decode(Plan(feature_set, spec, Limits()).shape, type=Shape)
+            self._views = {0: WindowsView(declared, where)}
+            return
+        meta = Meta.decode(record, where)
+        texts = {old.number: old.shape for old in meta.history} | {meta.number: meta.shape}
+        self._views = {
+            number: WindowsView(msgspec.json.decode(text, type=Shape), where) for number, text in texts.items()
+        }
+
+    def of_head(self, record: bytes) -> WindowsView:
+        """Reads this head."""
+        return self._views[shape_number(record)]
+
+    def of_entity(self, key: bytes) -> WindowsView:
+        """Reads the chunks and the index of this entity, which have the shape of its head."""
+        head = self._read(head_key(key))
+        return self._views[max(self._views)] if head is None else self.of_head(head)
+
+
+class WindowsView:
+    """Reads the rows of one entity's windows, written under one shape."""
+
+    def __init__(self, shape: Shape, where: str) -> None:
+        self._where = where
         self._series = [
             (one.name, one.valued, list(one.fields), [label for label, _ in one.windows]) for one in shape.series
         ]
-        self._widths: list[int] = self._plan.series[:, kernel.S_WIDTH].tolist()
+        self._fields = shape.series[PAYMENTS].fields
+        self._widths = [one.width for one in shape.series]
+        self._window_count = len(shape.window_numbers())
 
     @property
     def fields(self) -> tuple[str, ...]:
         """Fields of which each payment's row keeps a hash."""
-        return self._plan.fields
+        return self._fields
 
     def head_rows(self, record: bytes) -> list[Words]:
         """Rows of each series in a head, a matrix a series."""
@@ -103,7 +153,7 @@ class WindowsView:
 
     def describe_index(self, record: bytes) -> dict[str, Any]:
         """How many rows are sealed in chunks, series by series, and since when."""
-        index = Index.decode(record, len(self._widths), len(self._plan.windows), "described")
+        index = Index.decode(record, len(self._widths), self._window_count, self._where)
         told = {}
         for (name, *_), chunks in zip(self._series, index.chunks, strict=True):
             if chunks:

@@ -22,7 +22,7 @@ import msgspec
 import xxhash
 
 from operators.describe import LEDGER, sort_of
-from operators.describe_windows import WindowsView
+from operators.describe_windows import ReadRecord, ShardWindows
 from operators.features import FeatureSet, split_key
 from operators.reputation import replace_account
 from operators.seen import keys_of_seen, without_keys
@@ -111,10 +111,22 @@ class Forgetting:
         """
         self._subject = subject
         self._secret = secret
+        self._feature_set = feature_set
+        self._specs = {spec.name: spec for spec in feature_set.entities}
         self._fields = {spec.name: spec.key for spec in feature_set.entities}
-        self._views = {spec.name: WindowsView(feature_set, spec) for spec in feature_set.entities}
+        self._windows: ShardWindows | None = None
         named = [(name, subject.account) for name in PERSON] + [(CARD, card) for card in subject.cards]
         self._hashes = [(name, _signed(value)) for name, value in named]
+
+    def enter(self, shard: str, step: str, read: ReadRecord) -> None:
+        """The records that follow are those of this step in this shard, which `read` gives by key.
+
+        Raises:
+            StateLayoutError: They are of another layout.
+        """
+        spec = self._specs.get(step)
+        where = f"{step}/{shard}"
+        self._windows = None if spec is None else ShardWindows(self._feature_set, spec, read, where)
 
     def change(self, step: str, key: bytes, value: bytes) -> Change | None:
         """(key, None) to delete, (key, value) to replace, None to leave the record as it is."""
@@ -138,11 +150,13 @@ class Forgetting:
         if self._names(self._fields[step], sort.entity):
             return key, None
         left: bytes | None = None
-        if sort.name in {"entities", "chunks"}:
+        windows = self._windows
+        if windows is not None and sort.name in {"entities", "chunks"}:
             series = key[-5] if sort.name == "chunks" else None
             if series in (None, PAYMENTS):
                 strangers = {(name, old): self._stranger(step, sort.entity, old) for name, old in self._hashes}
-                left = self._views[step].replace_hashes(value, series, strangers)
+                view = windows.of_head(value) if series is None else windows.of_entity(sort.entity)
+                left = view.replace_hashes(value, series, strangers)
         elif sort.name == "devices":
             stranger = self._stranger(step, sort.entity, 0) & (1 << 64) - 1
             left = replace_account(value, self._subject.account, stranger)

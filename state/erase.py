@@ -85,6 +85,18 @@ class Eraser:
         for stored in walk(opened.family(step), b"", None, str(self._directory / shard)):
             yield stored if seal is None else seal.records([stored])[0]
 
+    def get(self, shard: str, step: str, key: bytes) -> bytes | None:
+        """One record of a step.
+
+        Raises:
+            StateError: A block is damaged.
+        """
+        opened = self._home.opened(shard)
+        seal = opened.step_seal(step)
+        family = opened.family(step)
+        found: list[bytes | None] = family.get([key]) if seal is None else seal.read(family, [key])
+        return found[0]
+
     def write(self, shard: str, step: str, changes: Sequence[tuple[bytes, bytes | None]]) -> None:
         """Change records of the version itself; None deletes.
 

@@ -1,8 +1,8 @@
 """Where backups are kept: a folder (file:///path) or a bucket (s3://bucket/prefix), as objects by name.
 
-An object appears whole or not at all, on both. Credentials, region and endpoint of S3 come from the environment
-(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL, ...) or from the machine's role, never from
-the URL. docs/adr/0010-backup.md says why obstore.
+An object appears whole or not at all, on both, and survives a power loss once it is stored. Credentials, region and
+endpoint of S3 come from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL, ...)
+or from the machine's role, never from the URL. docs/adr/0010-backup.md says why obstore.
 """
 
 from __future__ import annotations
@@ -43,10 +43,12 @@ class ObjectStore:
             BackupError: Another scheme than file and s3, or no folder or bucket in it.
         """
         self.url = url
+        self._folder: Path | None = None
         parts = urlsplit(url)
         try:
             if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path:
-                self._store: LocalStore | S3Store = LocalStore(Path(unquote(parts.path)), mkdir=True)
+                self._folder = Path(unquote(parts.path))
+                self._store: LocalStore | S3Store = LocalStore(self._folder, mkdir=True)
             elif parts.scheme == "s3" and parts.netloc:
                 plain = os.environ.get("AWS_ALLOW_HTTP", "").lower() == "true"  # obstore forgets it beside options
                 client: ClientConfig = {"timeout": "120s", "connect_timeout": "10s", "allow_http": plain}
@@ -65,6 +67,7 @@ class ObjectStore:
         """
         try:
             obstore.put(self._store, name, path)
+            self._settle(name)
         except (BaseError, OSError) as error:
             raise _unusable(self.url, "take", name, error) from error
 
@@ -76,8 +79,23 @@ class ObjectStore:
         """
         try:
             obstore.put(self._store, name, content)
+            self._settle(name)
         except (BaseError, OSError) as error:
             raise _unusable(self.url, "take", name, error) from error
+
+    def _settle(self, name: str) -> None:
+        """In a folder: have the object, and the folders that name it, survive a power loss, as they do in a bucket."""
+        if self._folder is None:
+            return
+        path = self._folder / name
+        for one in (path, *path.parents):
+            descriptor = os.open(one, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            if one == self._folder:
+                break
 
     def read(self, name: str) -> bytes | None:
         """The object, None when there is none.

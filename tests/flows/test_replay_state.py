@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 import pytest
+import xxhash
 from typer.testing import CliRunner
 
 from flows.backup import verify_state
@@ -21,11 +22,13 @@ from flows.profile import load_profile
 from flows.replay import ReplayOptions, run_replay
 from flows.source import Run
 from flows.state_stats import sum_figures
+from operators import velocity
 from schemas import metrics
 from schemas.errors import ConfigError, SecretError, StateLayoutError, WeirError
 from schemas.validate import Limits
 from state.keys import StateKeys
 from state.options import MIB, StateOptions
+from state.raw import RawShard, shard_names_in
 from tests.flows.test_replay import NOW_US, _StopAfter
 from tests.flows.traffic import FEATURES, decisions, write_events, write_profile
 
@@ -266,3 +269,46 @@ def test_the_runbook_of_state_keys_rotates_and_retires_a_key(
     assert "records written anew under key 'b'" in told.output
     assert replay(profile, events, out, state, keys=new).finished
     assert (out / "decisions.jsonl").read_bytes() == (plain / "out" / "decisions.jsonl").read_bytes()
+
+
+def test_what_was_not_touched_since_the_feature_set_changed_is_told_and_forgotten_by_its_own_shape(
+    profile: Path, changed: Path, events: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(velocity, "SWEEP_RECORDS", 1)  # or the sweep carries so few entities over at once
+    state = tmp_path / "state"
+    assert not replay(profile, events, tmp_path / "out", state, stop_after=9).finished
+    met = {one["account_id"] for one in decisions(tmp_path / "out")}
+    before = {name: get_entity(state, profile, "account", [name], related=False)["records"] for name in met}
+    already = len(decisions(tmp_path / "out"))
+    assert not replay(changed, events, tmp_path / "out", state, stop_after=1).finished
+    touched = {one["account_id"] for one in decisions(tmp_path / "out")[already:]}
+    quiet = [one for one in sorted(met - touched) if "payments" in before[one]["entities"]["series"]]
+    kept = []
+    for name in quiet:
+        told = get_entity(state, changed, "account", [name], related=False)["records"]["entities"]
+        of_before = before[name]["entities"]
+        assert told["last_payment"] == of_before["last_payment"]
+        series = of_before["series"]["payments"]
+        assert told["series"]["payments"]["newest"] == series["newest"]
+        if told["series"]["payments"]["windows"] == series["windows"]:  # as it was kept, not as it is declared now
+            kept.append(name)
+    assert kept
+
+    subject = kept[0]
+    digest = xxhash.xxh3_64_intdigest(subject.encode()).to_bytes(8, "little")
+    options = StateOptions(compression="none")
+    assert digest in on_disk_records(state)
+    forget(state, changed, subject, None, options)
+    assert digest not in on_disk_records(state)
+    for name in set(quiet) - {subject}:
+        told = get_entity(state, changed, "account", [name], related=False)["records"]["entities"]
+        assert told["series"]["payments"]["newest"] == before[name]["entities"]["series"]["payments"]["newest"]
+    assert replay(changed, events, tmp_path / "out", state).finished
+
+
+def on_disk_records(state: Path) -> bytes:
+    parts = []
+    for name in shard_names_in(state / "shards"):
+        with RawShard(state / "shards" / name) as raw:
+            parts += [part for step in raw.steps for record in raw.records(step) for part in record]
+    return b"\0".join(parts)

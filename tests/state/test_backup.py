@@ -243,3 +243,24 @@ def test_a_bucket_that_is_not_there_is_said(s3: dict[str, str], monkeypatch: pyt
         monkeypatch.setenv(name, value)
     with pytest.raises(BackupError, match="s3://no-such-bucket/x: cannot take a"):
         ObjectStore("s3://no-such-bucket/x").put_bytes("a", b"b")
+
+
+def test_in_a_folder_an_object_and_the_folders_that_name_it_are_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    store = ObjectStore(f"file://{tmp_path}/kept")
+    (tmp_path / "file").write_bytes(b"x")
+    monkeypatch.setattr(os, "fsync", noted)
+    store.put_file("shards/a/1.sst", tmp_path / "file")
+    root = tmp_path / "kept"
+    assert set(synced) == {root / "shards/a/1.sst", root / "shards/a", root / "shards", root}
+    synced.clear()
+    store.put_bytes("manifest.json", b"{}")
+    assert synced == [root / "manifest.json", root]
