@@ -54,8 +54,11 @@ from state.options import DEFAULT_MEMORY_MIB
 from state.raw import RawShard, shard_names_in
 
 SIZES: Final = (100_000, 1_000_000, 5_000_000)
+ROOM: Final = 120_000
+"""Payments in the input at each size that bring no new entities; filling stops within them, and measuring must end
+there, or it would measure new cards."""
 OVERSHOOT: Final = 20_000
-"""Payments behind the last one wanted: a stop takes effect at the next batch, and the input must not end before."""
+"""How far a stop may come late, twice at most: it takes effect at the next batch."""
 _POLL_S: Final = 0.1
 _STOP_S: Final = 120
 _COUNTED: Final = "counted.json"
@@ -89,11 +92,11 @@ class Bench:
         self.spread = spread
         self._options = options
         self._core = core
-        self.parts = stretches(sizes, spread + OVERSHOOT)
+        self.parts = stretches(sizes, ROOM)
         self._events = out / "events"
         self._live = out / "live"
         plan = out / "plan.json"
-        wanted = {"sizes": sizes, "spread": spread, "parts": [asdict(part) for part in self.parts]}
+        wanted = {"sizes": sizes, "parts": [asdict(part) for part in self.parts]}
         if not plan.is_file() or json.loads(plan.read_text()) != wanted:
             shutil.rmtree(out, ignore_errors=True)
             out.mkdir(parents=True)
@@ -111,24 +114,26 @@ class Bench:
         kept = self.kept(part)
         if (kept / _COUNTED).is_file():
             return
-        self._begin_from_largest_kept(part)
+        decided = self._begin_from_largest_kept(part)
         began = time.monotonic()
+        output = self._live / "run" / "decisions.jsonl"
+        done = Lines(output, output.stat().st_size if output.exists() else 0, decided)
         process = self._start(self._live)
-        done = Lines(self._live / "run" / "decisions.jsonl")
         wait_until(process, lambda: done.count() >= part.fill_until)
         stop(process)
         tell.print(
             f"filled to {part.entities:,} entities by {done.count():,} payments, {time.monotonic() - began:.0f} s more"
         )
         copy_state(self._live, kept)
-        (kept / _COUNTED).write_text(json.dumps(count_entities(kept / "state" / "shards")))
+        counted = {"payments": done.count(), "entities": count_entities(kept / "state" / "shards")}
+        (kept / _COUNTED).write_text(json.dumps(counted))
 
     def measure(self, part: Stretch) -> Measured:
         """Resume on a copy of the kept state of a size, and decide payments spread over its entities."""
         scratch = self.out / "scratch"
         shutil.rmtree(scratch, ignore_errors=True)
         copy_state(self.kept(part), scratch)
-        by_step = json.loads((self.kept(part) / _COUNTED).read_text())
+        by_step = json.loads((self.kept(part) / _COUNTED).read_text())["entities"]
         disk = sum(path.stat().st_size for path in (scratch / "state" / "shards").rglob("*") if path.is_file())
         before = (scratch / "run" / "decisions.jsonl").stat().st_size
         process = self._start(scratch)
@@ -161,14 +166,15 @@ class Bench:
             stalls=told[metrics.SNAPSHOT_STALL.name],
         )
 
-    def _begin_from_largest_kept(self, part: Stretch) -> None:
-        """Fill on from the size before, also when the run that filled it was ended since."""
+    def _begin_from_largest_kept(self, part: Stretch) -> int:
+        """Make the state of the size before the live one, whichever run filled that; returns payments."""
         shutil.rmtree(self._live, ignore_errors=True)
-        smaller = [
-            one for one in self.parts if one.fill_until < part.fill_until and (self.kept(one) / _COUNTED).is_file()
-        ]
-        if smaller:
-            copy_state(self.kept(smaller[-1]), self._live)
+        smaller = [self.kept(one) for one in self.parts if one.fill_until < part.fill_until]
+        there = [kept for kept in smaller if (kept / _COUNTED).is_file()]
+        if not there:
+            return 0
+        copy_state(there[-1], self._live)
+        return int(json.loads((there[-1] / _COUNTED).read_text())["payments"])
 
     def _start(self, directory: Path) -> subprocess.Popen[bytes]:
         (directory / "run").mkdir(parents=True, exist_ok=True)
@@ -185,15 +191,15 @@ class Bench:
 
 
 class Lines:
-    """Counts the lines that a file has got, reading each byte once."""
+    """Counts the lines that a file has got behind `start`, and adds `before`; reads each byte once."""
 
-    def __init__(self, path: Path, start: int = 0) -> None:
+    def __init__(self, path: Path, start: int = 0, before: int = 0) -> None:
         self._path = path
         self._at = start
-        self._count = 0
+        self._count = before
 
     def count(self) -> int:
-        """Lines behind the start so far."""
+        """Lines so far."""
         if self._path.exists():
             with self._path.open("rb") as file:
                 file.seek(self._at)
@@ -315,6 +321,8 @@ def main(arguments: list[str] | None = None) -> int:
     sizes = [int(size) for size in given.sizes.split(",")]
     if sizes != sorted(set(sizes)):
         parser.error("--sizes: expected ascending numbers of entities")
+    if given.spread > ROOM - 2 * OVERSHOOT:
+        parser.error(f"--spread: expected at most {ROOM - 2 * OVERSHOOT:,}, the input has no more at each size")
     bench = Bench(given.out, sizes, given.spread, ["--memory", str(given.memory)], given.core)
     console = Console()
     rows = []

@@ -47,13 +47,13 @@ def test_the_input_has_new_cards_up_to_each_size_and_only_known_ones_behind_it(
 
 def test_lines_are_counted_once_however_often_one_looks(tmp_path: Path) -> None:
     path = tmp_path / "lines"
-    lines = Lines(path, start=2)
-    assert lines.count() == 0
+    lines = Lines(path, start=2, before=40)
+    assert lines.count() == 40
     path.write_bytes(b"a\nb\nc\nd")
-    assert lines.count() == 2
+    assert lines.count() == 42
     with path.open("ab") as more:
         more.write(b"\n")
-    assert lines.count() == 3
+    assert lines.count() == 43
 
 
 def test_a_kept_state_is_not_touched_by_what_runs_on_its_copy(tmp_path: Path) -> None:
@@ -76,12 +76,16 @@ def test_a_small_run_tells_every_figure_and_a_second_one_does_not_fill_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(growth, "MERCHANTS", 50)
-    monkeypatch.setattr(bench_growth, "OVERSHOOT", 12_000)
+    monkeypatch.setattr(bench_growth, "ROOM", 16_000)
+    monkeypatch.setattr(bench_growth, "OVERSHOOT", 7_000)
     arguments = ["--out", str(tmp_path / "growth"), "--sizes", "400,900", "--spread", "1500", "--memory", "64"]
     assert bench_growth.main(arguments) == 0
     told = capsys.readouterr().out
     assert "filled to 400 entities" in told
     assert "filled to 900 entities" in told
+    kept = [json.loads((tmp_path / "growth" / f"size-{size}" / "counted.json").read_text()) for size in (400, 900)]
+    assert 75 <= kept[0]["payments"] < 16_000
+    assert 16_075 + 125 <= kept[1]["payments"] < 32_000, "what was decided up to the size before counts"
     rows = json.loads((tmp_path / "growth" / "bench_growth.json").read_text())
     assert [row["entities"] >= size for row, size in zip(rows, (400, 900), strict=True)] == [True, True]
     for row in rows:
@@ -102,3 +106,6 @@ def test_sizes_out_of_order_are_refused(tmp_path: Path, capsys: pytest.CaptureFi
     with pytest.raises(SystemExit):
         bench_growth.main(["--out", str(tmp_path), "--sizes", "5,5"])
     assert "expected ascending numbers" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        bench_growth.main(["--out", str(tmp_path), "--spread", "100000"])
+    assert "expected at most 80,000" in capsys.readouterr().err
