@@ -180,7 +180,7 @@ class Bench:
         (directory / "run").mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "flows.cli", "replay", "--profile", str(self.profile)]
         command += ["--events", str(self._events), "--out", str(directory / "run"), "--state", str(directory / "state")]
-        command += ["--epoch", "1", "--no-report", "--stop-within", str(_STOP_S), *self._options]
+        command += ["--no-report", "--stop-within", str(_STOP_S), *self._options]
         with (directory / "log").open("ab") as log:
             return subprocess.Popen(
                 command,
@@ -315,6 +315,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--sizes", default=",".join(map(str, SIZES)), help="entities, ascending")
     parser.add_argument("--spread", type=int, default=60_000, help="payments measured at each size")
     parser.add_argument("--memory", type=int, default=DEFAULT_MEMORY_MIB, help="as of weir replay")
+    parser.add_argument("--epoch", type=float, default=1.0, help="as of weir replay")
     parser.add_argument("--core", type=int, default=min(os.sched_getaffinity(0)), help="core to pin the process to")
     parser.add_argument("--only-fill", action="store_true", help="make the states, measure nothing")
     given = parser.parse_args(arguments)
@@ -323,7 +324,9 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--sizes: expected ascending numbers of entities")
     if given.spread > ROOM - 2 * OVERSHOOT:
         parser.error(f"--spread: expected at most {ROOM - 2 * OVERSHOOT:,}, the input has no more at each size")
-    bench = Bench(given.out, sizes, given.spread, ["--memory", str(given.memory)], given.core)
+    bench = Bench(
+        given.out, sizes, given.spread, ["--memory", str(given.memory), "--epoch", str(given.epoch)], given.core
+    )
     console = Console()
     rows = []
     for part in bench.parts:

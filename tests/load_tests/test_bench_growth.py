@@ -79,6 +79,7 @@ def test_a_small_run_tells_every_figure_and_a_second_one_does_not_fill_again(
     monkeypatch.setattr(bench_growth, "ROOM", 16_000)
     monkeypatch.setattr(bench_growth, "OVERSHOOT", 7_000)
     arguments = ["--out", str(tmp_path / "growth"), "--sizes", "400,900", "--spread", "1500", "--memory", "64"]
+    arguments += ["--epoch", "0.05"]
     assert bench_growth.main(arguments) == 0
     told = capsys.readouterr().out
     assert "filled to 400 entities" in told
