@@ -1,5 +1,5 @@
-# make setup | demo | test | lint | bench | chaos | lock; each sets up .venv first and needs nothing but Python 3.11 or 3.12.
-.PHONY: setup demo test lint bench chaos lock format
+# make setup | demo | test | lint | bench | bench-state | chaos | lock; each sets up .venv first and needs nothing but Python 3.11 or 3.12.
+.PHONY: setup demo test lint bench bench-state chaos lock format
 
 setup:
 	@./deploy/setup.sh
@@ -22,6 +22,10 @@ format: setup
 # Decisions per second on one core, file to file, durable state; see README for what is measured.
 bench: setup
 	.venv/bin/python -m load_tests.bench_decide --out bench-out
+
+# Memory, resume, stalls and throughput at 100 thousand, 1 million and 5 million entities; the states are kept.
+bench-state: setup
+	.venv/bin/python -m load_tests.bench_growth --out bench-out/growth
 
 # Replays that are killed, stopped, starved and damaged KILLS times must end as if nothing had been: docs/chaos.md.
 KILLS ?= 50

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -132,12 +133,15 @@ def _execute(
     @deadly
     def open_store(shard: str, step: str, version: int | None) -> StepStore:
         run.pulse.beat(f"opening step {step} of shard {shard}")
-        return home.open(shard, step, version)
+        began = time.perf_counter()
+        store = home.open(shard, step, version)
+        run.stats.times.stores_s += time.perf_counter() - began
+        return store
 
     @deadly
     def open_slot(slot: str, resumed: SlotSnapshot | None) -> FileSlot:
         run.pulse.beat(f"opening output {slot}")
-        ledger = home.open(f"ledger-{slot}", "ledger", resumed["version"] if resumed else None)
+        ledger = open_store(f"ledger-{slot}", "ledger", resumed["version"] if resumed else None)
         path = slot_path(options.out, slot)
         committed = resumed["offset"] if resumed else 0
         told = run.stats.stage(PUBLISH)
@@ -167,6 +171,8 @@ def _execute(
     recovery = None
     if options.state is not None:
         recovery = RecoveryConfig(directory / "recovery")  # type: ignore[no-untyped-call]  # native, without stubs
+    run.stats.times.mark("loaded")
+    run.stats.stage(PUBLISH).at_first = lambda: run.stats.times.mark("first_record")
     calm_collector()
     control = nullcontext() if recovery is None else ControlServer(directory, home, number or 0, len(addresses or "1"))
     try:

@@ -6,7 +6,12 @@ Durations come from time.perf_counter; nothing here can reach a decision.
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable
 from typing import Any, Final
+
+from flows.stalls import RunTimes, Stalls
+from schemas import metrics
 
 _STEPS_PER_DECADE: Final = 10
 """Resolution of the histogram: neighbouring buckets differ by 26 %; more buckets cost memory, fewer blur the p99."""
@@ -53,12 +58,15 @@ class StageStats:
         per_event: Seconds an event, the batch's time shared evenly among its events.
         batches: Seconds a batch.
         snapshots: Seconds a snapshot, one shard each.
+        at_first: Called once, when the first event has passed; None: nothing is.
     """
 
-    __slots__ = ("batches", "events", "name", "per_event", "snapshots")
+    __slots__ = ("_stalls", "at_first", "batches", "events", "name", "per_event", "snapshots")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, stalls: Stalls | None = None) -> None:
+        self._stalls = stalls or Stalls()
         self.name = name
+        self.at_first: Callable[[], None] | None = None
         self.events = 0
         self.per_event = Histogram()
         self.batches = Histogram()
@@ -67,13 +75,18 @@ class StageStats:
     def observe(self, seconds: float, events: int) -> None:
         """Count a batch that took `seconds` and held `events` events."""
         self.batches.observe(seconds)
+        self._stalls.worked(time.perf_counter())
         if events:
             self.events += events
             self.per_event.observe(seconds / events, events)
+            if self.at_first is not None:
+                self.at_first()
+                self.at_first = None
 
     def observe_snapshot(self, seconds: float) -> None:
         """Count a snapshot."""
         self.snapshots.observe(seconds)
+        self._stalls.snapshot(seconds)
 
     def as_row(self) -> dict[str, float]:
         """Figures for metrics.json; microseconds an event."""
@@ -95,16 +108,18 @@ def _micros(seconds: float) -> float:
 
 
 class RunStats:
-    """All figures of one process: stages by name, counters by name and label."""
+    """All figures of one process: stages by name, counters by name and label, stalls, and when it came how far."""
 
     def __init__(self) -> None:
+        self.stalls = Stalls()
+        self.times = RunTimes()
         self.stages: dict[str, StageStats] = {}
         self.counters: dict[str, dict[str, int]] = {}
 
     def stage(self, name: str) -> StageStats:
         """The stage's figures, made on first use."""
         if name not in self.stages:
-            self.stages[name] = StageStats(name)
+            self.stages[name] = StageStats(name, self.stalls)
         return self.stages[name]
 
     def count(self, counter: str, label: str, number: int = 1) -> None:
@@ -117,6 +132,8 @@ class RunStats:
         return {
             "stages": {name: stage.as_row() for name, stage in self.stages.items()},
             "counters": {name: dict(sorted(labels.items())) for name, labels in sorted(self.counters.items())},
+            metrics.SNAPSHOT_STALL.name: self.stalls.figures(),
+            metrics.RUN_TIMES.name: self.times.figures(),
         }
 
 
@@ -136,4 +153,13 @@ def merge_rows(members: list[dict[str, Any]]) -> dict[str, Any]:
                 totals[label] = totals.get(label, 0) + number
     for row in stages.values():
         row["mean_us"] = round(row["total_s"] / row["count"] * 1e6, 2) if row["count"] else 0.0
-    return {"stages": stages, "counters": counters}
+    slowest = {
+        name: _largest([member[name] for member in members])
+        for name in (metrics.SNAPSHOT_STALL.name, metrics.RUN_TIMES.name)
+    }
+    return {"stages": stages, "counters": counters, **slowest}
+
+
+def _largest(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Each figure of the process in which it is largest."""
+    return {name: max(row.get(name, 0.0) for row in rows) for name in dict.fromkeys(n for row in rows for n in row)}

@@ -99,6 +99,19 @@ STATE_SWEPT: Final = Metric(
     "weir_state_swept_total", "counter", "records", "Expired entities and tracks deleted by the sweep."
 )
 STATE_DISK_BYTES: Final = Metric("weir_state_disk_bytes", "gauge", "bytes", "Files of all open shards, logs included.")
+SNAPSHOT_STALL: Final = Metric(
+    "weir_snapshot_stall_seconds",
+    "histogram",
+    "seconds",
+    "How long the flow stands still at an epoch's end: snapshots, sync of the disk, commit.",
+)
+RUN_TIMES: Final = Metric(
+    "weir_run_seconds",
+    "gauge",
+    "seconds",
+    "Since the process began: loaded, opened, first_record, all_read; stores: opening them and rolling back.",
+    ("part",),
+)
 BACKUPS: Final = Metric(
     "weir_backups_total",
     "counter",
@@ -128,6 +141,8 @@ METRICS: Final = (
     STATE_UNDO_BYTES,
     STATE_SWEPT,
     STATE_DISK_BYTES,
+    SNAPSHOT_STALL,
+    RUN_TIMES,
     BACKUPS,
 )
 """All of them."""
