@@ -208,6 +208,12 @@ class Merge:
             raise StopIteration
         return self._tick(boundary_us)
 
+    def repeated_tick(self) -> InFlight | None:
+        """The last tick once more, which releases nothing new; None when there was none."""
+        if self._next_tick_us == -_NEVER:
+            return None
+        return self._tick(self._next_tick_us - self._tick_us)
+
     def _tick(self, boundary_us: int) -> InFlight:
         self._next_tick_us = boundary_us + self._tick_us
         self.clock_us = max(self.clock_us, boundary_us)

@@ -157,7 +157,7 @@ def _execute(
     epochs = Epochs()
     barrier = Barrier(shards, number or 0, len(addresses or (None,)), sync, run.pulse, epochs)
     flow = build(
-        EventsSource(open_merge, options.batch, run, epochs, options.rate),
+        EventsSource(open_merge, options.batch, run, epochs, options.rate, linger=not in_order),
         profile.seen(outcomes=outcomes),
         profile.entities(_predecessor(options.state)),
         profile.decide(outcomes=outcomes, in_order=in_order, adopted=adopted),
@@ -182,7 +182,7 @@ def _execute(
                 workers_per_process=1,
                 process_id=number,
                 addresses=list(addresses) if addresses else None,
-                epoch_interval=options.epoch if options.state is not None else _THROWAWAY_EPOCH,
+                epoch_interval=options.epoch if options.state is not None or addresses else _THROWAWAY_EPOCH,
                 recovery_config=recovery,
             )
     except BaseException as error:  # a panic of the engine is no Exception

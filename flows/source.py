@@ -18,6 +18,8 @@ from flows.stats import RunStats
 from flows.watchdog import Pulse
 from operators.inflight import InFlight
 
+_LINGER: Final = timedelta(milliseconds=10)
+"""How often the source looks whether the epoch is over; less would only burn the processor."""
 FIRST_BATCH: Final = 250
 """Events of the first batch; each later one is twice as long until the size asked for is reached. A batch is decided as
 a whole, so a larger first one delays the first decision after a resume: 4,000 take over a second. Results do not depend
@@ -48,8 +50,9 @@ class Run:
 class _EventsPartition(StatefulSourcePartition[Part, MergeState]):
     """The merged files, a batch at a time."""
 
-    def __init__(self, merge: Merge, size: int, run: Run, epochs: Epochs, rate: float | None) -> None:
+    def __init__(self, merge: Merge, size: int, run: Run, epochs: Epochs, rate: float | None, *, linger: bool) -> None:
         self._merge = merge
+        self._linger = linger
         self._size = size
         self._next_size = min(size, FIRST_BATCH)
         self._run = run
@@ -74,10 +77,20 @@ class _EventsPartition(StatefulSourcePartition[Part, MergeState]):
         except StopIteration:
             if not events:
                 self._run.finished = True
-                return self._last()
+                return self._linger_on() if self._linger else self._last()
         self._next_size = min(self._size, 2 * self._next_size)
         self._run.stats.stage("ingest").observe(time.perf_counter() - started, len(events))
         return self._deliver(events)
+
+    def _linger_on(self) -> Iterable[Part]:
+        """Begin one more epoch, in which the labels are told that wait for the one under way to end."""
+        if not self._epochs.empty:
+            self._run.pulse.beat("waiting for the last epoch to end")
+            self._due = datetime.now(UTC) + _LINGER
+            return []
+        self._linger = False
+        tick = self._merge.repeated_tick()
+        return self._last() if tick is None else self._deliver([tick])
 
     def _last(self) -> Iterable[Part]:
         """End the flow; not in an epoch without a batch, whose snapshots no barrier would see (flows/durable.py)."""
@@ -116,8 +129,21 @@ class EventsSource(FixedPartitionedSource[Part, MergeState]):
         run: Run,
         epochs: Epochs,
         rate: float | None = None,
+        *,
+        linger: bool = False,
     ) -> None:
+        """Prepare.
+
+        Args:
+            open_merge: Opens the merged events where an earlier run stood.
+            size: Events in a batch.
+            run: Of this process.
+            epochs: Told which batch begins an epoch.
+            rate: Events a second at the most.
+            linger: Whether there is something to be told in an epoch behind the last event.
+        """
         self._open_merge = open_merge
+        self._linger = linger
         self._size = size
         self._run = run
         self._epochs = epochs
@@ -133,4 +159,4 @@ class EventsSource(FixedPartitionedSource[Part, MergeState]):
         merge = self._open_merge(resume_state)
         self._run.merge = merge
         self._run.pulse.beat("opening the events")
-        return _EventsPartition(merge, self._size, self._run, self._epochs, self._rate)
+        return _EventsPartition(merge, self._size, self._run, self._epochs, self._rate, linger=self._linger)

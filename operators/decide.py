@@ -64,7 +64,8 @@ class DecideConfig:
         keep_us: How long a scored payment waits for its label; None: labels are not expected, nothing is kept.
         geo_version: Version of the geo data, for the record.
         rates_version: Version of the exchange rates, for the record.
-        may_overtake: Whether a label may come before its payment, as it may with several workers; it then waits.
+        may_overtake: Whether a label may come before its payment, as it may with several workers; it then waits, as
+            does one that comes in its payment's epoch.
     """
 
     keep_us: int | None
@@ -122,13 +123,13 @@ class Decide:
         pending: dict[bytes, bytes | None] = {}
         found = self._load(store, batch)
         run: list[InFlight] = []
-        out: list[InFlight] = self._in_vain(store, batch[0]) if batch else []
+        out: list[InFlight] = self._held_back(store, batch[0], model, pending) if batch else []
 
         def decide_run() -> None:
             if run:
                 for start in range(0, len(run), _AT_ONCE):
                     self._decide(store, run[start : start + _AT_ONCE], model, pending)
-                out.extend(run if not self._may_overtake else self._with_overtaken(store, run, model, pending))
+                out.extend(run)
                 run.clear()
 
         for item in batch:
@@ -155,8 +156,9 @@ class Decide:
         self._expire(store)
         if self._adopted is not None:
             store.put_many(self._adopted.writes())
+        store.memo["fresh"] = set()
         if store.memo.get("any_waiting"):
-            store.memo["in_vain"] = True
+            store.memo["held_back"] = True
         model: Model | None = store.memo.get("model")
         if model is not None and store.memo.get("learned"):
             store.put_many([(_MODEL_KEY, model.to_bytes())])
@@ -189,6 +191,8 @@ class Decide:
             item.detail = decision = self._decision(item, values, score, why, versions)
             if self._config.keep_us is not None:
                 key = pending_key(item.ingested_at_us, decision["transaction_id"])
+                if self._may_overtake:
+                    store.memo.setdefault("fresh", set()).add(key)
                 published = None if adopted is None else adopted.take(decision["transaction_id"])
                 pending[key] = encode(
                     Pending(values, {name: decision[name] for name in CARRIED})
@@ -299,15 +303,15 @@ class Decide:
         """Whether the label is done with; False when it waits for its payment."""
         key = label_key(label)
         record = pending[key] if key in pending else found.get(key)
+        if self._may_overtake and (record is None or key in store.memo.get("fresh", ())):
+            topic, partition, offset = item.origin
+            held_key = b"w" + key[1:]
+            held = pending.get(held_key) or store.get_many([held_key])[0]
+            known = decode_waiting(held) if held else []
+            pending[held_key] = encode([*known, Waiting(label, topic, partition, offset)])
+            store.memo["any_waiting"] = True
+            return False
         if record is None:
-            if self._may_overtake:
-                topic, partition, offset = item.origin
-                held_key = b"w" + key[1:]
-                held = pending.get(held_key) or store.get_many([held_key])[0]
-                known = decode_waiting(held) if held else []
-                pending[held_key] = encode([*known, Waiting(label, topic, partition, offset)])
-                store.memo["any_waiting"] = True
-                return False
             _bury(item)
             return True
         scored = decode_pending(record)
@@ -333,51 +337,37 @@ class Decide:
         }
         return True
 
-    def _with_overtaken(
-        self, store: StepStore, run: list[InFlight], model: Model | None, pending: dict[bytes, bytes | None]
+    def _held_back(
+        self, store: StepStore, first: InFlight, model: Model | None, pending: dict[bytes, bytes | None]
     ) -> list[InFlight]:
-        """The payments just decided, each followed by the label that came before it, if one did."""
-        if not store.memo.setdefault("any_waiting", bool(store.scan(b"w", b"x", 1))):
-            return list(run)
-        out: list[InFlight] = []
-        keys = []
-        for item in run:
-            decision: Any = item.detail
-            keys.append(pending_key(item.ingested_at_us, decision["transaction_id"]))
-        waiting = store.get_many([b"w" + key[1:] for key in keys])
-        for item, key, kept in zip(run, keys, waiting, strict=True):
-            out.append(item)
-            record = pending.get(b"w" + key[1:]) or kept
-            if record is None:
-                continue
-            for place, overtook in enumerate(decode_waiting(record)):
-                origin = (overtook.topic, overtook.partition, overtook.offset)
-                order = (*item.order, place)
-                label = InFlight(LABEL, order, overtook.label, origin, item.ingested_at_us, item.keys, [])
-                self._learn(store, label, overtook.label, model, pending, {})
-                out.append(label)
-            pending[b"w" + key[1:]] = None
-        return out
+        """The labels that waited for the last epoch to end, told; dead letters of those without a payment.
 
-    def _in_vain(self, store: StepStore, first: InFlight) -> list[InFlight]:
-        """Dead letters of the labels that still waited for their payment when the last epoch ended.
+        With several processes a label waits when it overtook its payment, and also when both are of one epoch: the
+        decision goes to one output and the label to another, and a kill could keep the label and lose the decision,
+        which would be made anew, perhaps otherwise. Once the epoch is over the decision is published for good.
 
         A payment enters the flow before its label, so when an epoch is over and the label is there, the payment has
-        been: it is no longer kept. Likewise of what an earlier run left, with whatever number of workers it ran.
+        been: if it is not here, it is no longer kept. Likewise of what an earlier run left, with whatever number of
+        workers it ran.
         """
-        if not store.memo.setdefault("in_vain", bool(store.scan(b"w", b"x", 1))):
+        if not store.memo.setdefault("held_back", bool(store.scan(b"w", b"x", 1))):
             return []
-        store.memo["in_vain"] = store.memo["any_waiting"] = False
+        store.memo["held_back"] = store.memo["any_waiting"] = False
         out: list[InFlight] = []
         start = b"w"
         while page := store.scan(start, b"x", _PAGE):
             store.put_many([(key, None) for key, _ in page])
+            keys = [b"p" + key[1:] for key, _ in page]
+            found = dict(zip(keys, store.get_many(keys), strict=True))
             for _, record in page:
                 for one in decode_waiting(record):
                     order = (*first.order, -1, len(out))
                     origin = (one.topic, one.partition, one.offset)
                     item = InFlight(LABEL, order, one.label, origin, first.ingested_at_us, [], [])
-                    _bury(item)
+                    if found[label_key(one.label)] is None:
+                        _bury(item)
+                    else:
+                        self._learn(store, item, one.label, model, pending, found)
                     out.append(item)
             start = page[-1][0] + b"\x00"
         return out
