@@ -68,19 +68,23 @@ def fingerprint(name: str, algorithm: str = "CRC-64-AVRO") -> str:
     return str(_fingerprint(to_parsing_canonical_form(contract(name)), algorithm))
 
 
+def without_logical_types(node: Any) -> Any:
+    """A schema whose values are told as what they are stored as: microseconds, not datetimes."""
+    if isinstance(node, dict):
+        return {
+            key: without_logical_types(item)
+            for key, item in node.items()
+            if key != "logicalType" and not key.startswith("__")
+        }
+    if isinstance(node, list):
+        return [without_logical_types(item) for item in node]
+    return node
+
+
 @cache
 def plain_contract(name: str) -> Schema:
     """The contract with times as plain longs: the same bytes, read and written as microseconds without datetimes."""
-
-    def without_logical_types(node: Any) -> Any:
-        if isinstance(node, dict):
-            return {key: without_logical_types(item) for key, item in node.items() if key != "logicalType"}
-        if isinstance(node, list):
-            return [without_logical_types(item) for item in node]
-        return node
-
-    plain = without_logical_types(contract(name))
-    return cast(Schema, parse_schema({key: item for key, item in plain.items() if not key.startswith("__")}))
+    return cast(Schema, parse_schema(without_logical_types(contract(name))))
 
 
 @cache
