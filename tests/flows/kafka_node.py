@@ -58,11 +58,10 @@ class Node:
     ca: Path
     jars: Path
 
-    def java(self, *words: str, timeout: float = 60) -> str:
+    def java(self, *words: str, timeout: float = 60) -> bytes:
         done = subprocess.run(
             ["java", "-Xmx256m", "-cp", f"{self.jars}/*", *words],
             capture_output=True,
-            text=True,
             timeout=timeout,
             check=False,
         )

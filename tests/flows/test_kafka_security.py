@@ -63,8 +63,8 @@ def test_topics_are_planned_applied_once_and_kept_and_avro_is_read_by_plain_cons
     assert FingerprintDecoder("decision")(payload, named) == with_nulls("decision")
     words = ["--bootstrap-server", node.plain, "--topic", "decisions.v1", "--from-beginning", "--max-messages", "1"]
     told = node.java("org.apache.kafka.tools.consumer.ConsoleConsumer", *words, "--timeout-ms", "30000")
-    assert OURS["decision"]["decision_id"] in told
-    assert "Processed a total of 1 messages" in told
+    assert payload + b"\n" in told
+    assert b"Processed a total of 1 messages" in told
 
 
 def test_right_password_connects_and_denied_topic_names_the_acl(node: Node) -> None:
@@ -99,7 +99,7 @@ def test_unknown_authority_names_the_setting(node: Node, tmp_path: Path) -> None
     from tests.flows.kafka_node import certificates  # noqa: PLC0415
 
     other, _ = certificates(tmp_path)
-    with pytest.raises(StreamError, match="not from a known authority .set `ca`"):
+    with pytest.raises(StreamError, match=r"not from a known authority .set `ca`"):
         Admin(node.secure, secured(node, ca=other)).describe(["decisions.v1"])
 
 
@@ -135,7 +135,7 @@ def test_secrets_come_from_a_file_or_the_environment_and_are_not_shown(tmp_path:
     file.write_text("")
     with pytest.raises(SecretError, match="is empty"):
         read_secret("password", str(file), {}, "V")
-    shown = repr(KafkaSecurity("SASL_PLAINTEXT", mechanism="PLAIN", username="u", password="hunter2"))
+    shown = repr(KafkaSecurity("SASL_PLAINTEXT", mechanism="PLAIN", username="u", password="hunter2"))  # noqa: S106 - of nobody
     assert "hunter2" not in shown
 
 
