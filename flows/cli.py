@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.contracts_cli import contracts_app
 from flows.exits import exit_code
 from flows.rekey import rekey_command
 from flows.state_cli import state_app
+from flows.topics_cli import topics_app
 from schemas.errors import WeirError
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ app = typer.Typer(
 policy_app = typer.Typer(help="Rules: check a policy before it is used.", no_args_is_help=True)
 app.add_typer(policy_app, name="policy")
 app.add_typer(state_app, name="state")
+app.add_typer(contracts_app, name="contracts")
+app.add_typer(topics_app, name="topics")
 state_app.command("rekey")(rekey_command)
 
 

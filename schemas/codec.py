@@ -19,6 +19,7 @@ import orjson
 from fastavro.schema import fingerprint as _fingerprint
 from fastavro.schema import parse_schema, to_parsing_canonical_form
 
+from schemas.avro_writer import make_writer
 from schemas.errors import ContractError
 from schemas.reasons import NOT_AVRO, NOT_JSON, WRONG_TYPE
 from schemas.times import format_rfc3339_us, parse_rfc3339_us
@@ -67,19 +68,23 @@ def fingerprint(name: str, algorithm: str = "CRC-64-AVRO") -> str:
     return str(_fingerprint(to_parsing_canonical_form(contract(name)), algorithm))
 
 
+def without_logical_types(node: Any) -> Any:
+    """A schema whose values are told as what they are stored as: microseconds, not datetimes."""
+    if isinstance(node, dict):
+        return {
+            key: without_logical_types(item)
+            for key, item in node.items()
+            if key != "logicalType" and not key.startswith("__")
+        }
+    if isinstance(node, list):
+        return [without_logical_types(item) for item in node]
+    return node
+
+
 @cache
 def plain_contract(name: str) -> Schema:
     """The contract with times as plain longs: the same bytes, read and written as microseconds without datetimes."""
-
-    def without_logical_types(node: Any) -> Any:
-        if isinstance(node, dict):
-            return {key: without_logical_types(item) for key, item in node.items() if key != "logicalType"}
-        if isinstance(node, list):
-            return [without_logical_types(item) for item in node]
-        return node
-
-    plain = without_logical_types(contract(name))
-    return cast(Schema, parse_schema({key: item for key, item in plain.items() if not key.startswith("__")}))
+    return cast(Schema, parse_schema(without_logical_types(contract(name))))
 
 
 @cache
@@ -141,20 +146,15 @@ def encode_avro(name: str, record: Mapping[str, Any]) -> bytes:
             written as null. Optional fields may be left out.
 
     Raises:
-        ValueError: A field that the contract does not have, or a required one is missing.
+        ValueError: A field that the contract does not have, a required one is missing, or a number is out of range.
         TypeError: A value of another type.
     """
-    result = {
-        key: None if type(value) is float and value != value else value  # noqa: PLR0124 - NaN is what differs from itself
-        for key, value in record.items()
-    }
-    features = result.get("features")
-    if features is not None:
-        values = [None if type(value) is float and value != value else value for value in features["values"]]  # noqa: PLR0124
-        result["features"] = {**features, "values": values}
-    out = io.BytesIO()
-    fastavro.schemaless_writer(out, plain_contract(name), result, strict_allow_default=True)
-    return out.getvalue()
+    return _writer(name)(record)
+
+
+@cache
+def _writer(name: str) -> Callable[[Mapping[str, Any]], bytes]:
+    return make_writer(plain_contract(name))
 
 
 def read_avro(name: str, payload: bytes) -> dict[str, Any]:
