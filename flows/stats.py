@@ -6,7 +6,8 @@ Durations come from time.perf_counter; nothing here can reach a decision.
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
 
 _STEPS_PER_DECADE: Final = 10
 """Resolution of the histogram: neighbouring buckets differ by 26 %; more buckets cost memory, fewer blur the p99."""
@@ -94,10 +95,37 @@ def _micros(seconds: float) -> float:
     return round(seconds * 1e6, 2)
 
 
+class Observer(Protocol):
+    """Told of every record on its way out; a live process counts them for its metrics (flows/live_metrics.py)."""
+
+    def decision(self, decision: Mapping[str, Any], /) -> None:
+        """A decision, times in microseconds."""
+        ...
+
+    def duplicate(self) -> None:
+        """The answer to a retry."""
+        ...
+
+    def labelled(self, outcome: Mapping[str, Any], /) -> None:
+        """A labelled outcome."""
+        ...
+
+    def dead_letter(self, topic: str, reason: str, /) -> None:
+        """A dead letter."""
+        ...
+
+
 class RunStats:
-    """All figures of one process: stages by name, counters by name and label."""
+    """All figures of one process: stages by name, counters by name and label.
+
+    Attributes:
+        stages: Figures by stage.
+        counters: Counters by name and label.
+        observer: Told of every record on its way out, None: nobody is.
+    """
 
     def __init__(self) -> None:
+        self.observer: Observer | None = None
         self.stages: dict[str, StageStats] = {}
         self.counters: dict[str, dict[str, int]] = {}
 
