@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from flows.config_table import Secret, Table
+from flows.config_table import Findings, Secret, Table
 from schemas.errors import ConfigError, WeirError
 from schemas.times import parse_rfc3339_us
 from schemas.validate import IDENTIFIER_FIELDS, Limits
@@ -171,13 +171,20 @@ def load_config(path: Path) -> Config:
     except tomllib.TOMLDecodeError as error:
         message = f"{path}: is not TOML: {error}"  # tells line and column, not the line itself
         raise ConfigError(message) from error
-    problems: list[str] = []
-    top = Table(path, "", content, problems)
-    config = _config(path, top, problems)
+    findings = Findings()
+    top = Table(path, "", content, findings)
+    config = _config(path, top, findings.problems)
     top.close()
-    if problems:
-        raise ConfigError("\n".join(problems))
+    if findings.problems:
+        raise ConfigError("\n".join(findings.problems))
     return config
+
+
+def known_keys() -> list[str]:
+    """Full names of all keys that weir.toml may have; [kafka] takes properties of librdkafka besides."""
+    findings = Findings()
+    _config(Path("weir.toml"), Table(Path("weir.toml"), "", {}, findings), findings.problems)
+    return findings.keys
 
 
 def _config(path: Path, top: Table, problems: list[str]) -> Config:

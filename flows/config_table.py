@@ -43,23 +43,37 @@ class Secret:
         raise TypeError(message)
 
 
+class Findings:
+    """What reading a file has found.
+
+    Attributes:
+        problems: A sentence for each thing that is wrong.
+        keys: Full names of all keys that were asked for, tables included, in that order.
+    """
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self.keys: list[str] = []
+
+
 class Table:
     """A table; `close` it when all its keys were taken."""
 
-    def __init__(self, file: Path, name: str, content: Mapping[str, Any], problems: list[str]) -> None:
+    def __init__(self, file: Path, name: str, content: Mapping[str, Any], findings: Findings) -> None:
         """Prepare.
 
         Args:
             file: weir.toml; relative paths start at its folder.
             name: The table's name, empty for the top.
             content: As parsed.
-            problems: Gets a sentence for each thing that is wrong.
+            findings: Gets what is wrong, and which keys there are.
         """
         self.file = file
         self.name = name
         self._left = dict(content)
         self._known: list[str] = []
-        self._problems = problems
+        self._findings = findings
+        self._problems = findings.problems
 
     def refuse(self, key: str, value: object, expected: str) -> None:
         """Note that a key's value cannot be used."""
@@ -83,6 +97,7 @@ class Table:
     def take(self, key: str) -> Any:
         """A value as it stands, None when absent."""
         self._known.append(key)
+        self._findings.keys.append(f"{self.name}.{key}" if self.name else key)
         return self._left.pop(key, None)
 
     def close(self) -> None:
@@ -223,7 +238,7 @@ class Table:
         if value is not None and not isinstance(value, dict):
             self.refuse(key, value, f"a table [{name}]")
             value = None
-        return Table(self.file, name, value or {}, self._problems)
+        return Table(self.file, name, value or {}, self._findings)
 
 
 def _short(value: object) -> str:

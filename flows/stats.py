@@ -13,6 +13,8 @@ _STEPS_PER_DECADE: Final = 10
 """Resolution of the histogram: neighbouring buckets differ by 26 %; more buckets cost memory, fewer blur the p99."""
 _FLOOR_S: Final = 1e-7
 _BUCKETS: Final = 10 * _STEPS_PER_DECADE
+EDGES_S: Final = tuple(_FLOOR_S * float(10 ** ((place + 1) / _STEPS_PER_DECADE)) for place in range(_BUCKETS))
+"""Upper edge, in seconds, of each bucket but the last, which has none."""
 
 
 class Histogram:
