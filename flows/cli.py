@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.exits import exit_code
+from flows.live_cli import config_app
 from flows.rekey import rekey_command
 from flows.state_cli import state_app
 from schemas.errors import WeirError
@@ -34,6 +35,7 @@ app = typer.Typer(
 policy_app = typer.Typer(help="Rules: check a policy before it is used.", no_args_is_help=True)
 app.add_typer(policy_app, name="policy")
 app.add_typer(state_app, name="state")
+app.add_typer(config_app, name="config")
 state_app.command("rekey")(rekey_command)
 
 

@@ -61,12 +61,12 @@ class Report:
         )
 
 
-def check_config(config: Config, properties: Callable[[str], Mapping[str, Any]]) -> Report:
+def check_config(config: Config, properties: Callable[[str], Mapping[str, Any]] | None) -> Report:
     """Check what weir.toml points at.
 
     Args:
         config: As loaded.
-        properties: librdkafka properties by which the brokers at some addresses are asked.
+        properties: librdkafka properties by which the brokers at some addresses are asked; None: they are not.
     """
     report = Report([f"{config.path}: every key and value"])
     profile = _attempt(report, f"profile {config.profile}", lambda: load_profile(config.profile))
@@ -77,7 +77,9 @@ def check_config(config: Config, properties: Callable[[str], Mapping[str, Any]])
         url = config.state.backup_to
         _attempt(report, f"place of backups {url}", lambda: ObjectStore(url))
     _attempt(report, f"state folder {config.state.folder}", lambda: check_folder(config))
-    if profile is not None:
+    if properties is None:
+        report.unchecked.append("topics: no broker was asked")
+    elif profile is not None:
         _check_streams(config, profile, properties, report)
     if config.wire.registry is not None:
         report.unchecked.append(f"registry {config.wire.registry}: asked at the start; weir contracts check asks now")
