@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flows.cluster import CLUSTER_GRACE_S, Cluster, end_with_parent, free_addresses
 from flows.config import INPUTS, Config
-from flows.exits import end_on_errors
+from flows.exits import describe_exit, end_on_errors, exit_code
 from flows.logs import event_log, fields, set_up, tear_down
 from flows.stopping import StopSignals
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, WeirError
 
 if TYPE_CHECKING:
     from flows.live_metrics import LiveMetrics
@@ -79,7 +79,14 @@ def topic_of(url: str) -> str:
     return url.rpartition("/")[2]
 
 
-def run_processes(config: Config, words: list[str], flow: Flow, process: int | None, member: str | None) -> int:
+def run_processes(
+    config: Config,
+    words: list[str],
+    flow: Flow,
+    process: int | None,
+    member: str | None,
+    program: str = "flows.cli",
+) -> int:
     """Run a live flow: one process, a cluster on this host, or one process of a cluster over several.
 
     Args:
@@ -88,6 +95,7 @@ def run_processes(config: Config, words: list[str], flow: Flow, process: int | N
         flow: The flow.
         process: Number of this process among `config.addresses`, None: not such a one.
         member: "NUMBER,ADDRESS,..." where a cluster on this host has started this process, None elsewhere.
+        program: Module that knows `words`.
 
     Returns:
         The exit code.
@@ -117,16 +125,16 @@ def run_processes(config: Config, words: list[str], flow: Flow, process: int | N
         raise ConfigError(message)
     if config.processes == 1:
         return _run_one(config, flow, None)
-    return _run_cluster(config, words)
+    return _run_cluster(config, words, program)
 
 
-def _run_cluster(config: Config, words: list[str]) -> int:
+def _run_cluster(config: Config, words: list[str], program: str) -> int:
     cluster = Cluster()
     within_s = config.decide.stop_within_s + CLUSTER_GRACE_S
     with _logs(config, None), StopSignals(within_s, "weir", cluster.kill) as stops, _backups(config, None):
         addresses = free_addresses(config.processes)
         commands = [
-            [sys.executable, "-m", "flows.cli", *words, "--member", ",".join([str(number), *addresses])]
+            [sys.executable, "-m", program, *words, "--member", ",".join([str(number), *addresses])]
             for number in range(config.processes)
         ]
         return cluster.run(commands, stops)
@@ -134,9 +142,22 @@ def _run_cluster(config: Config, words: list[str]) -> int:
 
 def _run_one(config: Config, flow: Flow, member: Member | None) -> int:
     who = "weir" if member is None else f"weir: process {member.number} of {len(member.addresses)}"
+    with _logs(config, member):
+        try:
+            _run_flow(config, flow, member, who)
+        except WeirError as error:
+            # Told as the watchdog and `deadly` tell theirs, so that every end is a line of one form.
+            code = exit_code(error)
+            event_log("exits").error(
+                "process_ended", extra=fields(error=f"{who}: {error}", exit_code=code, meaning=describe_exit(code))
+            )
+            return code
+    return 0
+
+
+def _run_flow(config: Config, flow: Flow, member: Member | None, who: str) -> None:
     log = event_log("process")
     with ExitStack() as stack:
-        stack.enter_context(_logs(config, member))
         # Before numba and the profile are loaded: a signal meanwhile ends the process in order too.
         stops = stack.enter_context(StopSignals(config.decide.stop_within_s, who))
         from flows.live_metrics import LiveMetrics  # noqa: PLC0415  # what loads long is loaded behind the signals
@@ -159,7 +180,6 @@ def _run_one(config: Config, flow: Flow, member: Member | None) -> int:
         stack.enter_context(Watchdog(run.pulse, run.stats, config.decide.no_progress_after_s, who))
         flow(LiveProcess(config, profile, run, metrics, member))
         log.info("stopped", extra=fields(decided=sum(run.stats.counters.get("decisions", {}).values())))
-    return 0
 
 
 def _serve(stack: ExitStack, config: Config, profile: Profile, metrics: LiveMetrics, number: int) -> int | None:
