@@ -86,7 +86,7 @@ class WireSection:
 
 
 @dataclass(frozen=True, slots=True)
-class KafkaSecurity:
+class SecuritySection:
     """[kafka.security]. What a protocol or mechanism needs is there, what it has no use for is not."""
 
     protocol: str
@@ -142,7 +142,7 @@ class Config:
     decide: DecideSection
     wire: WireSection
     kafka: Mapping[str, str | int | float | bool]
-    security: KafkaSecurity
+    security: SecuritySection
     state: StateSection
     pan_keys_file: Path | None
     limits: Limits
@@ -377,11 +377,11 @@ def _file(table: Table, key: str) -> Path | None:
 _PLAIN_SASL: Final = ("plain", "scram-sha-256", "scram-sha-512")
 
 
-def _security(table: Table) -> KafkaSecurity:
+def _security(table: Table) -> SecuritySection:
     protocol = table.choice("protocol", "plaintext", ("plaintext", "tls", "sasl", "sasl_tls"))
     tls, sasl = protocol in ("tls", "sasl_tls"), protocol in ("sasl", "sasl_tls")
     found = {key for key in table.left() if key != "check_hostname"}
-    security = KafkaSecurity(
+    security = SecuritySection(
         protocol=protocol,
         ca_file=_file(table, "ca_file"),
         certificate_file=_file(table, "certificate_file"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from flows.config import Config, KafkaSecurity
+from flows.config import Config, SecuritySection
 
 _PROTOCOLS: Final = {"plaintext": "plaintext", "tls": "ssl", "sasl": "sasl_plaintext", "sasl_tls": "sasl_ssl"}
 
@@ -24,7 +24,7 @@ def kafka_properties(config: Config, brokers: str) -> dict[str, Any]:
     }
 
 
-def security_properties(security: KafkaSecurity) -> dict[str, Any]:
+def security_properties(security: SecuritySection) -> dict[str, Any]:
     """The properties that [kafka.security] stands for."""
     found: dict[str, Any] = {
         "ssl.ca.location": security.ca_file,
