@@ -151,7 +151,7 @@ def mounted(root: Path) -> Iterator[Path]:
 
 
 def test_what_compose_mounts_and_builds_exists(root: Path) -> None:
-    assert len(list(mounted(root))) >= 6
+    assert len(list(mounted(root))) >= 5
     for path in mounted(root):
         assert path.exists(), path
     stages = re.findall(r"^FROM \S+ AS (\w+)$", (root / "deploy" / "Dockerfile").read_text(), flags=re.MULTILINE)
