@@ -32,7 +32,11 @@ KILLS ?= 50
 chaos: setup
 	.venv/bin/python -m load_tests.chaos --out chaos-out --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 
-# Exact versions with hashes of everything, for both Python versions.
+# Exact versions with hashes of everything, for both Python versions; and of what the image is made of.
 lock: setup
 	.venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 		--extra dev pyproject.toml -o requirements.lock
+	.venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
+		--custom-compile-command "make lock" -c requirements.lock pyproject.toml -o deploy/image.lock
+	echo hatchling | .venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate \
+		--python-version 3.11 --custom-compile-command "make lock" -c requirements.lock - -o deploy/build.lock

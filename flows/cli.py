@@ -17,6 +17,7 @@ import typer
 
 from flows.contracts_cli import contracts_app
 from flows.exits import exit_code
+from flows.live_cli import config_app
 from flows.rekey import rekey_command
 from flows.state_cli import state_app
 from flows.topics_cli import topics_app
@@ -38,6 +39,7 @@ app.add_typer(policy_app, name="policy")
 app.add_typer(state_app, name="state")
 app.add_typer(contracts_app, name="contracts")
 app.add_typer(topics_app, name="topics")
+app.add_typer(config_app, name="config")
 state_app.command("rekey")(rekey_command)
 
 

@@ -141,6 +141,7 @@ class _Encode:
         labelled: list[Publication] = []
         dead: list[Publication] = []
         count = self._stats.count
+        observer = self._stats.observer
         for item in events:
             detail: Any = item.detail
             seen_at_us = item.ingested_at_us
@@ -149,18 +150,26 @@ class _Encode:
                 identity = decision_identity(event.transaction_id)
                 if item.duplicate:
                     count("duplicates", "retry")
+                    if observer is not None:
+                        observer.duplicate()
                     decisions.append(Publication(identity, b"", seen_at_us))
                 else:
                     count("decisions", detail["action"])
+                    if observer is not None:
+                        observer.decision(detail)
                     decisions.append(Publication(identity, encode_json("decision", detail), seen_at_us))
             elif item.kind == LABEL:
                 count("labelled_outcomes", detail["label"])
+                if observer is not None:
+                    observer.labelled(detail)
                 line = encode_json("labelled_outcome", detail)
                 identity = labelled_identity(detail["transaction_id"], detail["source"], detail["event_time"])
                 labelled.append(Publication(identity, line, seen_at_us))
             elif item.kind == DEAD_LETTER:
                 count("dead_letters", detail[0])
                 topic, partition, offset = item.origin
+                if observer is not None:
+                    observer.dead_letter(topic, detail[0])
                 line = encode_json("dead_letter", dead_letter(item))
                 dead.append(Publication(dead_letter_identity(topic, partition, offset), line, seen_at_us))
         slots = ((DECISIONS, decisions), (LABELLED_OUTCOMES, labelled), (DEAD_LETTERS, dead))

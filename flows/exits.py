@@ -39,8 +39,12 @@ _MEANINGS: Final = {
 P = ParamSpec("P")
 R = TypeVar("R")
 
+Form = Callable[[str, int], str]
+"""(message, exit code) -> the line that tells a process's end."""
+
 _cleanups: list[Callable[[], None]] = []
 _on_error: list[Callable[[WeirError], None]] = []
+_forms: list[Form] = []
 
 
 def exit_code(error: WeirError) -> int:
@@ -65,9 +69,16 @@ def at_death(cleanup: Callable[[], None]) -> Callable[[], None]:
     return lambda: _cleanups.remove(cleanup)
 
 
+def form_deaths(form: Form | None) -> None:
+    """Have `die` tell its message in this form, such as a line of JSON; None: as a sentence."""
+    _forms[:] = [form] if form else []
+
+
 def die(message: str, code: int) -> NoReturn:
     """End this process now, from whatever thread; what is not committed is computed again by the next start."""
-    if sys.stderr.isatty():
+    if _forms:
+        message = _forms[0](message, code)
+    elif sys.stderr.isatty():
         message = f"\x1b[?25h\x1b[31m{message}\x1b[0m"  # a live view may have hidden the cursor
     os.write(2, f"{message}\n".encode())  # not through sys.stderr, whose lock a stuck thread may hold
     for cleanup in list(_cleanups):

@@ -63,13 +63,23 @@ class Profile:
         """One step an entity, in the feature set's order; `predecessor` is the set that ran before on this state."""
         return [(spec, Entity(self.features, spec, predecessor)) for spec in self.features.entities]
 
-    def decide(self, *, outcomes: bool, in_order: bool, adopted: Adopted | None = None) -> Decide:
+    def decide(
+        self,
+        *,
+        outcomes: bool,
+        in_order: bool,
+        adopted: Adopted | None = None,
+        now_us: Callable[[], int] | None = None,
+        deadlines: bool = True,
+    ) -> Decide:
         """The last step; without order of arrival a label may overtake its payment.
 
         Args:
             outcomes: Whether there are any; without, nothing waits for a label.
             in_order: Whether events keep their order of arrival.
             adopted: Decisions that an earlier run published and did not commit.
+            now_us: A live flow's clock; None in a replay.
+            deadlines: Whether the policy's deadline counts; without, it is as if the policy had none.
         """
         learning = self.learning
         restore: Callable[[bytes | None], Model] | None = None
@@ -77,7 +87,15 @@ class Profile:
             restore = restore_model(self.features, learning)
         # Two ticks longer than the first step knows the payment: no label can come for one that is forgotten here.
         keep_us = self.seen_config(outcomes=True).keep_us + 2 * learning.tick_us if outcomes else None
-        config = DecideConfig(keep_us, self.geo.version, self.rates.version, may_overtake=not in_order)
+        config = DecideConfig(
+            keep_us,
+            self.geo.version,
+            self.rates.version,
+            may_overtake=not in_order,
+            now_us=now_us,
+            began_us=now_us() if now_us else 0,
+            deadlines=deadlines,
+        )
         tell = feature_map_json([feature.name for feature in self.features.features])
         return Decide(self.features, self.policy, restore, config, tell, adopted)
 

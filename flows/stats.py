@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
 
 from flows.stalls import RunTimes, Stalls
 from schemas import metrics
@@ -17,6 +17,8 @@ _STEPS_PER_DECADE: Final = 10
 """Resolution of the histogram: neighbouring buckets differ by 26 %; more buckets cost memory, fewer blur the p99."""
 _FLOOR_S: Final = 1e-7
 _BUCKETS: Final = 10 * _STEPS_PER_DECADE
+EDGES_S: Final = tuple(_FLOOR_S * float(10 ** ((place + 1) / _STEPS_PER_DECADE)) for place in range(_BUCKETS))
+"""Upper edge, in seconds, of each bucket but the last, which has none."""
 
 
 class Histogram:
@@ -107,12 +109,41 @@ def _micros(seconds: float) -> float:
     return round(seconds * 1e6, 2)
 
 
+class Observer(Protocol):
+    """Told of every record on its way out; a live process counts them for its metrics (flows/live_metrics.py)."""
+
+    def decision(self, decision: Mapping[str, Any], /) -> None:
+        """A decision, times in microseconds."""
+        ...
+
+    def duplicate(self) -> None:
+        """The answer to a retry."""
+        ...
+
+    def labelled(self, outcome: Mapping[str, Any], /) -> None:
+        """A labelled outcome."""
+        ...
+
+    def dead_letter(self, topic: str, reason: str, /) -> None:
+        """A dead letter."""
+        ...
+
+
 class RunStats:
-    """All figures of one process: stages by name, counters by name and label, stalls, and when it came how far."""
+    """All figures of one process: stages by name, counters by name and label, stalls, and when it came how far.
+
+    Attributes:
+        stages: Figures by stage.
+        counters: Counters by name and label.
+        stalls: At epochs' ends.
+        times: When it came how far.
+        observer: Told of every record on its way out, None: nobody is.
+    """
 
     def __init__(self) -> None:
         self.stalls = Stalls()
         self.times = RunTimes()
+        self.observer: Observer | None = None
         self.stages: dict[str, StageStats] = {}
         self.counters: dict[str, dict[str, int]] = {}
 

@@ -40,7 +40,7 @@ from operators.feature_change import NAMES_PREFIX, names_of, note_features
 from operators.features import FeatureSet
 from operators.inflight import DEAD_LETTER, LABEL, PAYMENT, InFlight, Value
 from operators.model import Contributions, Model
-from operators.policy import Policy
+from operators.policy import Cause, Policy
 from schemas.events import Label, Tick, Transaction
 from schemas.times import format_rfc3339_us
 from state.api import StepStore
@@ -52,6 +52,7 @@ _TOP: Final = 5
 _AT_ONCE: Final = 32
 """Payments scored and told together. A payment's features are some 10 KB while it is decided: more at once than the
 processor's cache holds cost twice the time; fewer call the model's machine code for too little."""
+_NEVER: Final = 1 << 62
 _PAGE: Final = 1_000
 """Records a scan reads at once; more holds the interpreter longer, fewer costs more calls."""
 
@@ -66,12 +67,19 @@ class DecideConfig:
         rates_version: Version of the exchange rates, for the record.
         may_overtake: Whether a label may come before its payment, as it may with several workers; it then waits, as
             does one that comes in its payment's epoch.
+        now_us: The clock of a live flow, for `decided_at` and deadlines. None in a replay: its payments are decided as
+            they come in, and no deadline is missed, so that it repeats to the byte.
+        began_us: By that clock, when this process began: what came in before was waiting and is the backlog.
+        deadlines: Whether the policy's deadline counts.
     """
 
     keep_us: int | None
     geo_version: str | None
     rates_version: str | None
     may_overtake: bool = False
+    now_us: Callable[[], int] | None = None
+    began_us: int = 0
+    deadlines: bool = True
 
 
 RestoreModel = Callable[[bytes | None], Model]
@@ -115,6 +123,9 @@ class Decide:
         self._config = config
         self._may_overtake = config.may_overtake
         self._adopted = adopted if config.keep_us is not None else None
+        self._now_us = config.now_us
+        deadline_ms = policy.deadline_ms if config.deadlines else None
+        self._deadline_us = _NEVER if deadline_ms is None else deadline_ms * 1_000
 
     def on_batch(self, store: StepStore, batch: list[InFlight]) -> list[InFlight]:
         """Decide payments and learn labels, in order."""
@@ -230,6 +241,15 @@ class Decide:
         policy = self._policy
         active = policy.evaluate(values)
         verdict = policy.decide(active, score)
+        decided_at_us = item.ingested_at_us
+        missed = False
+        if self._now_us is not None:
+            # A broker's clock may run ahead of ours; nothing is decided before it came in.
+            decided_at_us = max(self._now_us(), item.ingested_at_us)
+            missed = decided_at_us - item.ingested_at_us > self._deadline_us
+            if missed:
+                cause: Cause = "backlog" if item.ingested_at_us < self._config.began_us else "deadline"
+                verdict = policy.fall_back(active, verdict, cause)
         quality = item.flags + [f"absent:{name}" for name in policy.absent(values, item.keys)]
         if score is None:
             quality.append("no_model_score")
@@ -238,7 +258,7 @@ class Decide:
             "decision_id": xxhash.xxh3_128_hexdigest(event.transaction_id.encode()),
             "transaction_id": event.transaction_id,
             "event_time": event.event_time_us,
-            "decided_at": item.ingested_at_us,
+            "decided_at": decided_at_us,
             "ingested_at": item.ingested_at_us,
             "source": {"topic": topic, "partition": partition, "offset": offset},
             "account_id": event.account_id,
@@ -266,7 +286,7 @@ class Decide:
             "role": "champion",
             "exploration": None,
             "propensity": None,
-            "deadline_missed": False,
+            "deadline_missed": missed,
             "fallback": verdict.fallback,
             "duplicate": False,
             "trace_id": None,

@@ -26,6 +26,9 @@ ELEVATED_SCORE: Final = "ELEVATED_SCORE"
 HIGH_SCORE: Final = "HIGH_SCORE"
 DEADLINE_MISSED: Final = "DEADLINE_MISSED"
 
+Cause = Literal["deadline", "backlog"]
+"""Why a fallback takes over: this process was too slow, or the payment had waited for it before it began."""
+
 _NO_HITS: Final = ActiveHits()
 _NO_SHADOW_HITS: Final = ShadowHits()
 
@@ -84,6 +87,7 @@ class Policy:
         thresholds: On the score; None when the score asks for nothing.
         deadline_ms: How long after ingestion a decision is worth waiting for; None for ever.
         on_deadline: Action when the deadline is missed and no active rule asks for a stronger one.
+        on_backlog: The same for payments that were waiting when the process began; None: as `on_deadline` says.
     """
 
     id: str
@@ -94,6 +98,7 @@ class Policy:
     deadline_ms: int | None
     on_deadline: Action
     _features: FeatureSet = field(repr=False)
+    on_backlog: Action | None = None
     _active_hits: Callable[[list[Value]], list[int]] = field(init=False, repr=False, compare=False)
     _shadow_hits: Callable[[list[Value]], list[int]] = field(init=False, repr=False, compare=False)
     _undecided: Callable[[list[Value], Sequence[bytes | None]], list[int]] = field(
@@ -186,21 +191,25 @@ class Policy:
         action = max(strongest, asked)
         return Verdict(action, action, tuple(dict.fromkeys(reasons)))
 
-    def fall_back(self, active: ActiveHits, verdict: Verdict) -> Verdict:
-        """What to do when the deadline was missed: `on_deadline`, but never less than an active rule asks for.
+    def fall_back(self, active: ActiveHits, verdict: Verdict, cause: Cause = "deadline") -> Verdict:
+        """What to do when the deadline was missed: the cause's action, but never less than an active rule asks for.
 
         Args:
             active: The payment's active hits.
             verdict: Of `decide` for the same payment; its action stays on record as the proposed one.
+            cause: Why; stands in the decision as its fallback.
 
         Returns:
-            The verdict of rules and `on_deadline`; the score has no part in it.
+            The verdict of rules and fallback; the score has no part in it.
         """
-        if active.strongest >= self.on_deadline and active.hits:
+        fallback = self.on_deadline
+        if cause == "backlog" and self.on_backlog is not None:
+            fallback = self.on_backlog
+        if active.strongest >= fallback and active.hits:
             reasons = tuple(dict.fromkeys(hit.reason for hit in active.hits))
-            return Verdict(active.strongest, verdict.proposed_action, reasons, "deadline")
+            return Verdict(active.strongest, verdict.proposed_action, reasons, cause)
         reasons = tuple(dict.fromkeys([DEADLINE_MISSED, *(hit.reason for hit in active.hits)]))
-        return Verdict(self.on_deadline, verdict.proposed_action, reasons, "deadline")
+        return Verdict(fallback, verdict.proposed_action, reasons, cause)
 
 
 def load_policy(path: Path, feature_set: FeatureSet) -> Policy:

@@ -23,7 +23,7 @@ MAX_RULES: Final = 1_000  # some 100 µs a payment; a list beyond it belongs int
 MAX_DEADLINE_MS: Final = 600_000
 MAX_PRIORITY: Final = 1_000
 
-_TOP: Final = ("id", "version", "thresholds", "deadline_ms", "on_deadline", "rules")
+_TOP: Final = ("id", "version", "thresholds", "deadline_ms", "on_deadline", "on_backlog", "rules")
 _RULE: Final = ("id", "when", "action", "reason", "mode", "priority", "description")
 _LEVELS: Final = ("challenge", "review", "decline")
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
@@ -66,13 +66,22 @@ class _Reader:
         thresholds = self._thresholds(content.get("thresholds", _MISSING))
         deadline_ms = self._whole(self._file, content, "deadline_ms", (1, MAX_DEADLINE_MS))
         on_deadline = self._action(self._file, content, "on_deadline", Action.APPROVE)
+        on_backlog = self._action(self._file, content, "on_backlog", on_deadline)
         rules = self._rules(content.get("rules", []))
         if self._problems:
             raise ProfileError("\n".join(self._problems))
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         digest = hashlib.sha256(canonical.encode()).hexdigest()
         return Policy(
-            policy_id, version, digest, rules, thresholds, deadline_ms, on_deadline, _features=self._feature_set
+            id=policy_id,
+            version=version,
+            hash=digest,
+            rules=rules,
+            thresholds=thresholds,
+            deadline_ms=deadline_ms,
+            on_deadline=on_deadline,
+            _features=self._feature_set,
+            on_backlog=on_backlog,
         )
 
     def _rules(self, found: Any) -> tuple[Rule, ...]:

@@ -10,24 +10,35 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # hashed by identity: metrics are keys of what counts every payment
 class Metric:
     """One metric.
 
     Attributes:
         name: As exported; ends in its unit, and in _total when it only grows (the Prometheus convention).
-        kind: counter only grows, gauge goes up and down, histogram counts observations by size.
+        kind: counter only grows, gauge goes up and down, histogram counts observations by size; info is always 1 and
+            says something by its labels.
         unit: What one is: payments, seconds, ...
         help: One sentence for who reads a dashboard.
         labels: Names of the labels, in order.
+        buckets: Upper edges of a histogram, inclusive, in its unit; empty where what measures has edges of its own.
     """
 
     name: str
-    kind: Literal["counter", "gauge", "histogram"]
+    kind: Literal["counter", "gauge", "histogram", "info"]
     unit: str
     help: str
     labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
 
+
+LATENCY_BUCKETS: Final = (
+    0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0,
+)  # fmt: skip
+"""From 0.5 ms to 10 s, densest around the 5 to 100 ms that a payment may take; the bars of 50 and 100 ms are edges."""
+SCORE_BUCKETS: Final = tuple(step / 20 for step in range(1, 21))
+STALL_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 PAYMENTS_DECIDED: Final = Metric(
     "weir_payments_decided_total", "counter", "payments", "Payments decided, by the action asked for.", ("action",)
@@ -65,16 +76,106 @@ OUTCOMES_MATCHED: Final = Metric(
     "weir_outcomes_matched_total", "counter", "outcomes", "Outcomes that met their decision, by label.", ("label",)
 )
 DECISION_LATENCY: Final = Metric(
-    "weir_decision_latency_seconds", "histogram", "seconds", "From reading a payment to its decision being handed over."
+    "weir_decision_latency_seconds",
+    "histogram",
+    "seconds",
+    "From a payment's ingestion (live: the time at which the broker appended it) to its decision being made.",
+    (),
+    LATENCY_BUCKETS,
+)
+END_TO_END_LATENCY: Final = Metric(
+    "weir_end_to_end_latency_seconds",
+    "histogram",
+    "seconds",
+    "From the broker's append of a payment to the broker's acknowledgement of its decision.",
+    (),
+    LATENCY_BUCKETS,
 )
 STAGE_LATENCY: Final = Metric(
     "weir_stage_latency_seconds", "histogram", "seconds", "Time a batch spends in a stage, per event.", ("stage",)
 )
-PAYMENT_RATE: Final = Metric(
-    "weir_payments_per_second", "gauge", "payments per second", "Payments decided per second since the last report."
+SNAPSHOT_LATENCY: Final = Metric(
+    "weir_snapshot_latency_seconds", "histogram", "seconds", "Time one shard's snapshot of a stage takes.", ("stage",)
 )
+SNAPSHOT_STALL: Final = Metric(
+    "weir_snapshot_stall_seconds",
+    "histogram",
+    "seconds",
+    "How long the flow stands still at an epoch's end: snapshots, sync of the disk, commit.",
+    (),
+    STALL_BUCKETS,
+)
+EPOCHS: Final = Metric("weir_epochs_total", "counter", "epochs", "Epochs that ended in this process.")
+DECISION_REASONS: Final = Metric(
+    "weir_decision_reasons_total",
+    "counter",
+    "payments",
+    "Payments by the action asked for and each of the reasons told; a payment with two reasons counts under both.",
+    ("action", "reason"),
+)
+DECISION_SCORE: Final = Metric(
+    "weir_decision_score_ratio", "histogram", "score from 0 to 1", "The model's score of payments.", (), SCORE_BUCKETS
+)
+DEADLINES_MISSED: Final = Metric(
+    "weir_deadlines_missed_total",
+    "counter",
+    "payments",
+    "Payments decided behind the policy's deadline, by the cause that chose their fallback.",
+    ("cause",),
+)
+MODEL_LABELS: Final = Metric(
+    "weir_model_labels", "gauge", "labels", "Labels that the model in use has learned since its start."
+)
+POLICY_INFO: Final = Metric(
+    "weir_policy_info", "info", "1", "The policy of the latest decision.", ("id", "version", "hash")
+)
+MODEL_INFO: Final = Metric(
+    "weir_model_info", "info", "1", "The model of the latest decision.", ("id", "version", "hash")
+)
+FEATURE_SET_INFO: Final = Metric("weir_feature_set_info", "info", "1", "The feature set in use.", ("id", "hash"))
+BUILD_INFO: Final = Metric("weir_build_info", "info", "1", "The program that runs.", ("version",))
 EVENT_TIME: Final = Metric(
-    "weir_event_time_seconds", "gauge", "seconds", "Event time reached, in seconds since 1970-01-01T00:00:00Z."
+    "weir_event_time_seconds",
+    "gauge",
+    "seconds",
+    "Event time of the latest record read, in seconds since 1970-01-01T00:00:00Z, by topic.",
+    ("topic",),
+)
+LAG_RECORDS: Final = Metric(
+    "weir_lag_records", "gauge", "records", "Records of a partition that are not read yet.", ("topic", "partition")
+)
+LAG_EVENT_TIME: Final = Metric(
+    "weir_lag_event_time_seconds",
+    "gauge",
+    "seconds",
+    "How far the latest record read of a partition lies back in event time; grows on a quiet topic too.",
+    ("topic", "partition"),
+)
+PARTITIONS_ASSIGNED: Final = Metric(
+    "weir_partitions_assigned", "gauge", "partitions", "Partitions that this process reads.", ("topic",)
+)
+BROKER_UP: Final = Metric(
+    "weir_broker_up", "gauge", "1 or 0", "Whether the broker answers the side named: inputs or outputs.", ("side",)
+)
+BROKER_ERRORS: Final = Metric(
+    "weir_broker_errors_total",
+    "counter",
+    "errors",
+    "Errors the Kafka client told, retried ones included.",
+    ("side", "error"),
+)
+RECORDS_PUBLISHED: Final = Metric(
+    "weir_records_published_total", "counter", "records", "Records the broker has acknowledged.", ("output",)
+)
+RECORDS_IN_FLIGHT: Final = Metric(
+    "weir_records_in_flight",
+    "gauge",
+    "records",
+    "Records handed to the producer and not acknowledged yet.",
+    ("output",),
+)
+READY: Final = Metric(
+    "weir_ready", "gauge", "1 or 0", "Whether a part of the process is ready: state, inputs, outputs.", ("part",)
 )
 STATE_CACHE_BYTES: Final = Metric(
     "weir_state_cache_bytes", "gauge", "bytes", "Memory in RocksDB's block cache and in the record cache.", ("cache",)
@@ -99,12 +200,6 @@ STATE_SWEPT: Final = Metric(
     "weir_state_swept_total", "counter", "records", "Expired entities and tracks deleted by the sweep."
 )
 STATE_DISK_BYTES: Final = Metric("weir_state_disk_bytes", "gauge", "bytes", "Files of all open shards, logs included.")
-SNAPSHOT_STALL: Final = Metric(
-    "weir_snapshot_stall_seconds",
-    "histogram",
-    "seconds",
-    "How long the flow stands still at an epoch's end: snapshots, sync of the disk, commit.",
-)
 RUN_TIMES: Final = Metric(
     "weir_run_seconds",
     "gauge",
@@ -131,9 +226,28 @@ METRICS: Final = (
     FLAGGED_PAYMENTS,
     OUTCOMES_MATCHED,
     DECISION_LATENCY,
+    END_TO_END_LATENCY,
     STAGE_LATENCY,
-    PAYMENT_RATE,
+    SNAPSHOT_LATENCY,
+    SNAPSHOT_STALL,
+    EPOCHS,
+    DECISION_REASONS,
+    DECISION_SCORE,
+    DEADLINES_MISSED,
+    MODEL_LABELS,
+    POLICY_INFO,
+    MODEL_INFO,
+    FEATURE_SET_INFO,
+    BUILD_INFO,
     EVENT_TIME,
+    LAG_RECORDS,
+    LAG_EVENT_TIME,
+    PARTITIONS_ASSIGNED,
+    BROKER_UP,
+    BROKER_ERRORS,
+    RECORDS_PUBLISHED,
+    RECORDS_IN_FLIGHT,
+    READY,
     STATE_CACHE_BYTES,
     STATE_CACHE_LOOKUPS,
     STATE_WRITE_BUFFER_BYTES,
@@ -141,7 +255,6 @@ METRICS: Final = (
     STATE_UNDO_BYTES,
     STATE_SWEPT,
     STATE_DISK_BYTES,
-    SNAPSHOT_STALL,
     RUN_TIMES,
     BACKUPS,
 )

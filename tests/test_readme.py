@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-PAGES = ["README.md", "docs/ARCHITECTURE.md", "docs/traffic.md", "docs/policy.md", "docs/chaos.md"]
+PAGES = [
+    "README.md",
+    "docs/ARCHITECTURE.md",
+    "docs/traffic.md",
+    "docs/policy.md",
+    "docs/chaos.md",
+    "docs/configuration.md",
+    "docs/metrics.md",
+]
 
 
 def test_make_targets_in_the_readme_exist(root: Path) -> None:
