@@ -76,6 +76,6 @@ class JsonEncoder:
         return encode_json(contract, record), []
 
     def as_duplicate(self, value: bytes, _headers: Headers, /) -> bytes:
-        """The decision marked as the answer to a retry; the field stands near the end, behind all texts from outside."""
+        """The decision marked as the answer to a retry; the field stands behind all texts from outside."""
         before, found, behind = value.rpartition(_ORIGINAL)
         return before + _RETRY + behind if found else value
