@@ -39,7 +39,7 @@ class WireEncoder(Protocol):
 
     Attributes:
         maps_features: Whether `features` comes as a map of name to value, encoded in JSON (orjson.Fragment); False: as
-            the contract has it, {"id": feature-set id, "values": [...]}.
+            the contract has it, {"feature_set": id, "values": [...]}.
     """
 
     maps_features: bool
