@@ -10,10 +10,12 @@ import os
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from load_tests.kafka_broker import BrokerError, KafkaBroker
 
@@ -74,13 +76,18 @@ def send(
 ) -> None:
     """Append (key, value) records and wait until all stand there."""
     failed: list[object] = []
+
+    def delivered(error: object, _message: object) -> None:
+        if error is not None:
+            failed.append(error)
+
     producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True, "linger.ms": 5})
+    told: Any = headers
     for key, value in records:
         while True:
             try:
-                more = {} if partition is None else {"partition": partition}
                 producer.produce(
-                    topic, value, key, headers=headers, on_delivery=lambda e, _: e and failed.append(e), **more
+                    topic, value, key, -1 if partition is None else partition, headers=told, on_delivery=delivered
                 )
                 break
             except BufferError:
@@ -104,10 +111,11 @@ def read_all(bootstrap: str, topic: str) -> list[Message]:
             position = low
             while position < high:
                 for message in consumer.consume(10_000, timeout=1.0):
-                    if message.error() is None and message.partition() == number:
-                        if message.offset() < high:
+                    offset = message.offset()
+                    if message.error() is None and message.partition() == number and offset is not None:
+                        if offset < high:
                             found.append(message)
-                        position = message.offset() + 1
+                        position = offset + 1
     finally:
         consumer.close()
     return found
