@@ -66,13 +66,17 @@ class Arrivals:
         """A partition is read from now on."""
         self._lanes[place] = _Lane(self._monotonic())
         self._catching += 1
+        # While nobody was catching up, nobody counted.
+        for lane in self._lanes.values():
+            lane.waiting = 0
+        for _, _, message in self._queue:
+            self._lanes[message.topic(), message.partition()].waiting += 1
 
     def push(self, message: Message) -> None:
         """A message was read."""
         lane = self._lanes[message.topic(), message.partition()]
         appended_ms = message.timestamp()[1]
-        if appended_ms > lane.last_ms:
-            lane.last_ms = appended_ms
+        lane.last_ms = max(lane.last_ms, appended_ms)
         queue = self._queue
         if queue and lane.last_ms < queue[-1][0]:
             self._mixed = True
@@ -81,6 +85,7 @@ class Arrivals:
         self.waiting += 1
         if self._catching:
             lane.waiting += 1
+            lane.since = self._monotonic()
 
     def at_end(self, place: Place) -> None:
         """All that a partition holds was read."""
@@ -107,28 +112,22 @@ class Arrivals:
             self._mixed = False
         end = len(queue)
         if self._catching:
-            # Not later than what a partition may still deliver.
+            # Not later than what a partition may deliver next, which is not earlier than its last.
             end = bisect_right(queue, self._bound_ms(), key=_milliseconds)
         end = min(end, most)
         taken = [message for _, _, message in queue[:end]]
         self._queue = queue[end:]
         self.waiting -= end
         if self._catching:
-            now = self._monotonic()
             for message in taken:
-                lane = self._lanes[message.topic(), message.partition()]
-                lane.waiting -= 1
-                lane.since = now
-        else:
-            for lane in self._lanes.values():
-                lane.waiting = 0
+                self._lanes[message.topic(), message.partition()].waiting -= 1
         return taken
 
     def _bound_ms(self) -> int:
         now = self._monotonic()
         bound_ms = _NEVER
         for lane in self._lanes.values():
-            if lane.catching and not lane.waiting and now - lane.since < HELD_UP_S:
+            if lane.catching and (lane.waiting or now - lane.since < HELD_UP_S):
                 bound_ms = min(bound_ms, lane.last_ms)
         return bound_ms
 
