@@ -47,6 +47,9 @@ _FATAL: Final[Mapping[int, str]] = {
 
 _UNKNOWN: Final = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
 
+Offsets = dict[str, dict[int, int]]
+"""Topic -> partition -> offset."""
+
 T = TypeVar("T")
 
 

@@ -23,7 +23,7 @@ from typing import Any, Final
 from bytewax.recovery import init_db_dir
 from confluent_kafka import OFFSET_END, Consumer, KafkaException, TopicPartition
 
-from flows.kafka_client import ASK_S, bounds_of, partitions_of
+from flows.kafka_client import ASK_S, Offsets, bounds_of, partitions_of
 from flows.live_options import EARLIEST, LATEST, LiveOptions, Start
 from flows.profile import Profile
 from flows.state_manifest import FORMAT, carried_on, check_format, own_entries
@@ -32,9 +32,6 @@ from schemas.errors import ConfigError
 from state.backup import refuse_half_restored
 
 MANIFEST: Final = "manifest.json"
-
-Offsets = dict[str, dict[int, int]]
-"""Topic -> partition -> offset."""
 
 
 def load_offsets(manifest: Mapping[str, Any], side: str) -> Offsets:
