@@ -76,7 +76,8 @@ class LiveIngest:
         self._passed_on = frozenset(options.headers)
         self._enricher = profile.enricher()
         self._makers: dict[str, Make] = {}
-        self._made_at_us = -_RENEW_US
+        self._made_at_us = 0
+        self._renew()
 
     def items(self, messages: Iterable[Any]) -> list[InFlight]:
         """The items of messages, in their order."""
@@ -143,7 +144,7 @@ class LiveIngest:
 
 
 def _clean(name: str, value: bytes) -> bytes:
-    """A header's value without card numbers; a well-formed trace stays as it is, though its digits may look like one."""
+    """A header's value without card numbers; a well-formed trace stays, though its digits may look like one."""
     if name == TRACEPARENT and _TRACE.fullmatch(value):
         return value
     return redact_text(value.decode("utf-8", "replace")).encode()
