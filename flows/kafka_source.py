@@ -184,7 +184,7 @@ class Reader:
             if error is None:
                 arrivals.push(message)
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's name for its own event
-                arrivals.at_end((message.topic(), message.partition()))
+                arrivals.at_end((str(message.topic()), int(message.partition() or 0)))
             else:
                 self._failed(message, error)
         if self.watch.fault is not None:
@@ -213,7 +213,7 @@ class Reader:
             )
             check_position("inputs", topic, partition, self.offsets[topic][partition], low, high)
         if fatal(error):
-            raise stream_error("inputs", str(topic or self.watch.side), error)
+            raise stream_error(self.watch.side, str(topic or self._topics), error)
         self.watch.hear(error)
 
     def commit(self) -> None:
