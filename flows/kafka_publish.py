@@ -112,7 +112,7 @@ class Publisher:
         return Consumer(properties(given, self._bootstrap, name, self.watch))
 
     def _look(self) -> None:
-        """Ask where the outputs end, now and then, so that an idle partition's read-back does not start ever earlier."""
+        """Ask where the outputs end, now and then: an idle partition must not be read back from ever earlier."""
         while not self._done.wait(self._options.refresh_s):
             try:
                 self._seen = {topic: ends_of(self._reader, topic) for topic in self._topics.values()}
