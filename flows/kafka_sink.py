@@ -332,11 +332,11 @@ class Outputs:
             identity = next((value for name, value in headers if name == IDENTITY), None)
             if identity is None:
                 continue  # not ours
-            slot = self._slots.get(self._names[shard_of(identity, len(self._names))])
+            owner = self._slots.get(self._names[shard_of(identity, len(self._names))])
             topic, partition, offset = message.topic(), message.partition(), message.offset()
-            if slot is not None and offset >= slot.begin.get(topic, {}).get(partition, 0):
+            if owner is not None and offset >= owner.begin.get(topic, {}).get(partition, 0):
                 duplicate = any(name == DUPLICATE for name, _ in headers)
-                slot.adopt(self._output_of[topic], identity, duplicate, message.value(), message.key(), headers)
+                owner.adopt(self._output_of[topic], identity, duplicate, message.value(), message.key(), headers)
 
     def committed(self, name: str) -> None:
         """A slot has made its snapshot; the last one of the process makes all state durable."""

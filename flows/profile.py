@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from operators.decide import Decide, DecideConfig
+from operators.decide import Decide, DecideConfig, TellFeatures
 from operators.enrich import Enricher
 from operators.entity import Entity
 from operators.features import EntitySpec, FeatureSet, load_feature_set
@@ -62,8 +62,14 @@ class Profile:
         """One step an entity, in the feature set's order; `predecessor` is the set that ran before on this state."""
         return [(spec, Entity(self.features, spec, predecessor)) for spec in self.features.entities]
 
-    def decide(self, *, outcomes: bool, in_order: bool) -> Decide:
-        """The last step; without order of arrival a label may overtake its payment."""
+    def decide(self, *, outcomes: bool, in_order: bool, maps_features: bool = True) -> Decide:
+        """The last step; without order of arrival a label may overtake its payment.
+
+        Args:
+            outcomes: Whether outcomes are read.
+            in_order: Whether the order of arrival is kept.
+            maps_features: Whether records tell features by name, in JSON; else as the contract has them.
+        """
         learning = self.learning
         restore: Callable[[bytes | None], Model] | None = None
         if learning.model is not None:
@@ -71,8 +77,14 @@ class Profile:
         # Two ticks longer than the first step knows the payment: no label can come for one that is forgotten here.
         keep_us = self.seen_config(outcomes=True).keep_us + 2 * learning.tick_us if outcomes else None
         config = DecideConfig(keep_us, self.geo.version, self.rates.version, may_overtake=not in_order)
-        tell = feature_map_json([feature.name for feature in self.features.features])
+        tell: TellFeatures = feature_map_json([feature.name for feature in self.features.features])
+        if not maps_features:
+            tell = _as_contract(self.features.id)
         return Decide(self.features, self.policy, restore, config, tell)
+
+
+def _as_contract(feature_set: str) -> TellFeatures:
+    return lambda values: {"feature_set": feature_set, "values": list(values)}
 
 
 def load_profile(directory: Path) -> Profile:
