@@ -104,8 +104,9 @@ def _execute(
     known: dict[str, SourceState] = read_recovery(recovery_file(options.state)).sources
     topics = {name: stream.topic for name, stream in outputs.items()}
     publisher = Publisher(options, one_cluster("outputs", outputs.values()), topics, run)
-    told = run.stats.stage(PUBLISH)
-    slots = Outputs(publisher, options.encoder, topics, home.sync, run, told, may_overtake=not in_order)
+    slots = Outputs(
+        publisher, options.encoder, topics, home.sync, run, run.stats.stage(PUBLISH), may_overtake=not in_order
+    )
     epochs = Epochs()
 
     @deadly
@@ -158,7 +159,10 @@ def _execute(
                 recovery_config=recovery,
             )
         except BaseException as error:  # a panic of the engine is no Exception
-            raise engine_error(error, options.state, options.number, addresses) from error
+            told = engine_error(error, options.state, options.number, addresses)
+            if told is error:
+                raise
+            raise told from error
     home.sync()
 
 

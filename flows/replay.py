@@ -176,7 +176,10 @@ def _execute(
                 recovery_config=recovery,
             )
     except BaseException as error:  # a panic of the engine is no Exception
-        raise engine_error(error, directory, number or 0, addresses or ()) from error
+        told = engine_error(error, directory, number or 0, addresses or ())
+        if told is error:
+            raise
+        raise told from error
 
 
 def engine_error(error: BaseException, directory: Path, number: int, addresses: Sequence[str]) -> BaseException:
