@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import bytewax.operators as op
 import msgspec
-from bytewax.dataflow import Dataflow
+from bytewax.dataflow import Dataflow, Stream
 from bytewax.inputs import Source
 
 from flows.durable import Barrier
@@ -41,6 +41,8 @@ ENCODE: Final = "encode"
 PUBLISH: Final = "publish"
 """What takes time beside the steps, by the names under which it is counted."""
 
+Attach = Callable[[Stream[Part], Stream[Part]], None]
+
 
 def build(
     source: Source[Part],
@@ -48,12 +50,13 @@ def build(
     entities: Sequence[tuple[EntitySpec, Entity]],
     decide: Decide,
     open_store: OpenStore,
-    open_slot: OpenSlot,
+    open_slot: OpenSlot | None,
     shards: tuple[str, ...],
     stats: RunStats,
     *,
     in_order: bool,
     barrier: Barrier | None = None,
+    attach: Attach | None = None,
 ) -> Dataflow:
     """The production graph, over whatever source and outputs it is given.
 
@@ -61,34 +64,47 @@ def build(
         source: Parts of ingested events, each numbered as a batch of one part.
         seen: First step.
         entities: The entities' steps, in the feature set's order.
-        decide: Last step; it learns, so it runs over a single shard.
+        decide: Last step; where it learns it runs over a single shard.
         open_store: Opens a step's store in a shard at a version.
-        open_slot: Opens an output slot at a snapshot.
+        open_slot: Opens an output file's slot at a snapshot; None: the outputs are attached.
         shards: Names of the shards.
         stats: Where stages report to.
         in_order: Keep the order of arrival between stages; True only with one worker.
         barrier: Makes state durable at each epoch's end; None: nothing is to outlive the process.
+        attach: Adds outputs of another kind, given the streams of parts that enter the flow and that leave the last
+            step; the model does not learn then, so payments are decided in the shards of their transactions.
     """
     flow = Dataflow("weir")
     parts = entered = op.input("events", flow, source)
-    for stage in stages(seen, entities, decide, shards):
+    for stage in stages(seen, entities, decide, shards, learns=attach is None):
         parts = run_stage(parts, stage, open_store, stats.stage(stage.step.name), stats.stage(ROUTE), in_order=in_order)
-    encoded = op.flat_map("encode", parts, _Encode(stats))
-    op.output("publish", encoded, FileSink(open_slot))
+    if open_slot is not None:
+        encoded = op.flat_map("encode", parts, _Encode(stats))
+        op.output("publish", encoded, FileSink(open_slot))
+    if attach is not None:
+        attach(entered, parts)
     if barrier is not None:
         barrier.attach(entered, parts)
     return flow
 
 
 def stages(
-    seen: Seen, entities: Sequence[tuple[EntitySpec, Entity]], decide: Decide, shards: tuple[str, ...]
+    seen: Seen,
+    entities: Sequence[tuple[EntitySpec, Entity]],
+    decide: Decide,
+    shards: tuple[str, ...],
+    *,
+    learns: bool = True,
 ) -> list[Stage]:
     """The steps in order, with the routes to their shards."""
     made = [Stage(_step(seen), _route_by_transaction(len(shards)), shards)]
     made += [
         Stage(_step(entity), _route_by_key(spec.index, entity.kinds, len(shards)), shards) for spec, entity in entities
     ]
-    made.append(Stage(_step(decide), _route_to_one, shards[:1]))
+    if learns:
+        made.append(Stage(_step(decide), _route_to_one, shards[:1]))
+    else:
+        made.append(Stage(_step(decide), _route_payments(len(shards)), shards))
     return made
 
 
@@ -102,6 +118,16 @@ def _route_by_transaction(count: int) -> Callable[[InFlight], int]:
             event: Any = item.event
             return shard_of(event.transaction_id.encode(), count)
         return EVERY if item.kind == TICK else PASS
+
+    return route
+
+
+def _route_payments(count: int) -> Callable[[InFlight], int]:
+    def route(item: InFlight) -> int:
+        if item.kind != PAYMENT:
+            return PASS  # a label has no more to do: the model learns elsewhere
+        event: Any = item.event
+        return shard_of(event.transaction_id.encode(), count)
 
     return route
 

@@ -13,7 +13,14 @@ import sys
 from collections.abc import Callable
 from typing import Final, NoReturn, ParamSpec, TypeVar
 
-from schemas.errors import BackupError, ConfigError, StateLayoutError, StateVersionError, WeirError
+from schemas.errors import (
+    BackupError,
+    ConfigError,
+    StateLayoutError,
+    StateVersionError,
+    StreamPositionError,
+    WeirError,
+)
 
 FAILED: Final = 1
 """Something failed that a restart may cure: a disk that was full, a peer that was lost."""
@@ -49,7 +56,8 @@ _forms: list[Form] = []
 
 def exit_code(error: WeirError) -> int:
     """REFUSED when starting again cannot help, else FAILED."""
-    return REFUSED if isinstance(error, (BackupError, ConfigError, StateVersionError, StateLayoutError)) else FAILED
+    refused = (BackupError, ConfigError, StateVersionError, StateLayoutError, StreamPositionError)
+    return REFUSED if isinstance(error, refused) else FAILED
 
 
 def describe_exit(code: int) -> str:

@@ -47,7 +47,7 @@ def ingest(
             else:
                 event = from_mapping(contract, payload, now_us=now_us, limits=limits, tokeniser=tokeniser)
         except ContractError as error:
-            return _dead(payload, origin, error)
+            return dead_item(payload, origin, error)
         if isinstance(event, Outcome):
             return InFlight(kind, (), event, origin, 0, [], [])
         keys = feature_set.keys_of(event)
@@ -63,7 +63,8 @@ def ingest(
     return make
 
 
-def _dead(payload: bytes | dict[str, Any], origin: tuple[str, int, int], error: ContractError) -> InFlight:
+def dead_item(payload: bytes | dict[str, Any], origin: tuple[str, int, int], error: ContractError) -> InFlight:
+    """The dead letter of a record that cannot be read."""
     if isinstance(payload, bytes):
         raw = payload
     else:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from operators.adopted import Adopted
-from operators.decide import Decide, DecideConfig
+from operators.decide import Decide, DecideConfig, TellFeatures
 from operators.enrich import Enricher
 from operators.entity import Entity
 from operators.features import EntitySpec, FeatureSet, load_feature_set
@@ -71,6 +71,7 @@ class Profile:
         adopted: Adopted | None = None,
         now_us: Callable[[], int] | None = None,
         deadlines: bool = True,
+        maps_features: bool = True,
     ) -> Decide:
         """The last step; without order of arrival a label may overtake its payment.
 
@@ -80,6 +81,7 @@ class Profile:
             adopted: Decisions that an earlier run published and did not commit.
             now_us: A live flow's clock; None in a replay.
             deadlines: Whether the policy's deadline counts; without, it is as if the policy had none.
+            maps_features: Whether records tell features by name, in JSON; else as the contract has them.
         """
         learning = self.learning
         restore: Callable[[bytes | None], Model] | None = None
@@ -96,8 +98,14 @@ class Profile:
             began_us=now_us() if now_us else 0,
             deadlines=deadlines,
         )
-        tell = feature_map_json([feature.name for feature in self.features.features])
+        tell: TellFeatures = feature_map_json([feature.name for feature in self.features.features])
+        if not maps_features:
+            tell = _as_contract(self.features.id)
         return Decide(self.features, self.policy, restore, config, tell, adopted)
+
+
+def _as_contract(feature_set: str) -> TellFeatures:
+    return lambda values: {"feature_set": feature_set, "values": list(values)}
 
 
 def load_profile(directory: Path) -> Profile:

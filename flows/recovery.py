@@ -21,6 +21,7 @@ from schemas.errors import StateError
 
 PART: Final = "part-0.sqlite3"
 _PUBLISH: Final = "weir.publish"
+_EVENTS: Final = "weir.events"
 _FLOW: Final = "weir."
 
 
@@ -32,11 +33,13 @@ class Known:
         epoch: The flow resumes with it; 1 before the first commit.
         versions: (shard, step) -> version to roll back to; ledgers are the shards ledger-<slot>, step "ledger".
         offsets: Slot -> committed length of its output.
+        sources: Source -> its snapshot.
     """
 
     epoch: int
     versions: dict[tuple[str, str], int]
     offsets: dict[str, int]
+    sources: dict[str, Any]
 
 
 class _Plain(pickle.Unpickler):
@@ -93,6 +96,7 @@ def read_recovery(path: Path) -> Known:
         raise _unreadable(path, error) from error
     versions: dict[tuple[str, str], int] = {}
     offsets: dict[str, int] = {}
+    sources: dict[str, Any] = {}
     for step_id, key, _, pickled in rows:
         if pickled is None:  # bytewax: the state was discarded
             continue
@@ -103,9 +107,11 @@ def read_recovery(path: Path) -> Known:
         if step_id == _PUBLISH:
             versions[f"ledger-{key}", "ledger"] = snapshot["version"]
             offsets[key] = snapshot["offset"]
+        elif step_id == _EVENTS:
+            sources[key] = snapshot
         elif isinstance(snapshot, dict) and "shard" in snapshot:  # not the barrier, whose snapshot is a number
             versions[snapshot["shard"], str(step_id).removeprefix(_FLOW)] = snapshot["version"]
-    return Known(epoch, versions, offsets)
+    return Known(epoch, versions, offsets, sources)
 
 
 def _resume_epoch(store: sqlite3.Connection) -> int:

@@ -9,6 +9,7 @@ import re
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -186,16 +187,24 @@ def _execute(
                 recovery_config=recovery,
             )
     except BaseException as error:  # a panic of the engine is no Exception
-        told = own_error(error)
-        if told is not None:
-            raise told from error
-        if _SQLITE_FULL in str(error):
-            message = f"{directory / 'recovery'}: {_SQLITE_FULL}; see docs/runbooks/disk-full.md, then start again"
-            raise StateError(message) from error
-        if addresses and _LOST_PEER.search(str(error)):
-            message = f"process {number} of {len(addresses)}: lost the connection to another process of the cluster"
-            raise PeerError(message) from error
-        raise
+        told = engine_error(error, directory, number or 0, addresses or ())
+        if told is error:
+            raise
+        raise told from error
+
+
+def engine_error(error: BaseException, directory: Path, number: int, addresses: Sequence[str]) -> BaseException:
+    """What to raise instead of what the engine raised: our own error inside it, a sentence, or the same."""
+    told = own_error(error)
+    if told is not None:
+        return told
+    if _SQLITE_FULL in str(error):
+        message = f"{directory / 'recovery'}: {_SQLITE_FULL}; see docs/runbooks/disk-full.md, then start again"
+        return StateError(message)
+    if addresses and _LOST_PEER.search(str(error)):
+        message = f"process {number} of {len(addresses)}: lost the connection to another process of the cluster"
+        return PeerError(message)
+    return error
 
 
 def own_error(error: BaseException | None) -> WeirError | None:

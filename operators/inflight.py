@@ -60,6 +60,7 @@ class InFlight:
         amount_micros: Amount in millionths of the base currency's major unit, None when no rate is known.
         fix: Where it happened, None when unknown.
         duplicate: Seen before: no step may count it.
+        headers: Live payments only: headers of the message that its decision repeats.
         detail: What only one step needs to tell a later one (dead letters: reason, detail and payload).
     """
 
@@ -70,6 +71,7 @@ class InFlight:
         "event",
         "fix",
         "flags",
+        "headers",
         "ingested_at_us",
         "keys",
         "kind",
@@ -101,6 +103,7 @@ class InFlight:
         self.amount_micros: int | None = None
         self.fix: Fix | None = None
         self.duplicate = False
+        self.headers: tuple[tuple[str, bytes], ...] = ()
         self.detail: object = None
 
     @property

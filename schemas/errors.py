@@ -11,6 +11,7 @@ WeirError
 │   ├── StateLockedError   another process holds the shard
 │   └── BackupError        a backup is torn or damaged, or its target cannot be used
 ├── StreamError        an input or output cannot be used: retried, then said
+│   └── StreamPositionError  a log does not hold the offset that the state wants: the start is refused
 └── PeerError          another process of the cluster is gone: this one ends, all are started again
 """
 
@@ -67,6 +68,10 @@ class BackupError(StateError):
 
 class StreamError(WeirError):
     """An input or output cannot be used."""
+
+
+class StreamPositionError(StreamError):
+    """A log does not hold the offset that the state wants; starting again cannot help."""
 
 
 class PeerError(WeirError):

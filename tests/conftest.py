@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.kafka import kafka
+
+__all__ = ["kafka"]
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

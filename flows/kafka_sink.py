@@ -1,0 +1,396 @@
+"""Publishes once, to topics: the ledger of decisions, one slot a shard of transaction ids.
+
+A slot is a shard of the state, on the same worker, and its ledger is one more step of that shard. A slot's snapshot is
+(shard, version, ends): `ends` are the outputs' offsets from which on its records are ones that the ledger at this
+version does not know. On resume they are read back and *adopted*: when the replayed flow comes to publish the same
+record again, the published one stands, for retries too, and the recomputed one is dropped. What the flow has not come
+to again by the next snapshot is kept in the ledger.
+
+Records of the ledger (integers big endian):
+
+    b"d" day (4) transaction_id                    the decision as published, see `_pack`
+    b"a" output (1) duplicate (1) identity         adopted and not come to again: count (4), then the decision, packed
+    b"w" transaction_id                            retries that wait for their decision: count (4)
+
+All slots get an item in every epoch, the first batch of an epoch being told to all, so that each makes a snapshot; the
+last one of a process makes the state of its shards durable, before bytewax commits (docs/adr/0009).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, TypedDict
+
+import bytewax.operators as op
+import msgspec
+import pyarrow as pa
+from bytewax.dataflow import Stream
+from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
+
+from flows.durable import Epochs
+from flows.exits import deadly
+from flows.kafka_client import Offsets
+from flows.kafka_publish import DUPLICATE, IDENTITY, Publisher
+from flows.live_encode import LiveEncode, LivePublication
+from flows.publish import DAY_US, DEAD_LETTERS, DECISIONS
+from flows.source import Run
+from flows.stage import Part
+from flows.stats import StageStats
+from schemas.errors import ConfigError, StateError
+from schemas.wire import Header, WireEncoder
+from state.api import StepStore
+from state.shards import shard_of, worker_of
+
+LEDGER: Final = "ledger"
+"""Name of the ledger as a step of a shard, and of the sink: both label state."""
+_ALL: Final = 2**62
+_SWEPT_AT_ONCE: Final = 2_000
+"""Ledger entries deleted in one snapshot at the least; twice as many as were added, if that is more, lest it grow."""
+_CODES: Final = {DECISIONS: b"d", DEAD_LETTERS: b"l"}
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[Any]).decode
+_lz4 = pa.Codec("lz4_raw")
+
+Adopted = tuple[bytes, bytes, bool]
+"""Output's code, identity, whether it is the answer to a retry."""
+
+
+class SlotState(TypedDict):
+    """What bytewax keeps of a slot; `ends` by topic and partition."""
+
+    shard: str
+    version: int
+    ends: Offsets
+
+
+def _pack(value: bytes, key: bytes, headers: Sequence[Header]) -> bytes:
+    """A decision for the ledger: msgpack [length, lz4 of the value, key, headers]."""
+    return _encode([len(value), _lz4.compress(value, asbytes=True), key, [list(header) for header in headers]])
+
+
+def _unpack(packed: bytes) -> tuple[bytes, bytes, list[Header]]:
+    length, value, key, headers = _decode(packed)
+    return _lz4.decompress(value, length, asbytes=True), key, [(name, held) for name, held in headers]
+
+
+class Slot(StatefulSinkPartition[Sequence[LivePublication], SlotState]):
+    """One slot and its ledger."""
+
+    def __init__(self, outputs: Outputs, ledger: StepStore, ends: Offsets, ttl_us: int) -> None:
+        """Prepare; what was published behind `ends` is adopted before the first record.
+
+        Args:
+            outputs: Of the process.
+            ledger: Rolled back to the committed version.
+            ends: Of that snapshot, or where the outputs ended before the flow began.
+            ttl_us: For how long retries are answered.
+        """
+        self.begin = ends
+        self._outputs = outputs
+        self._ledger = ledger
+        self._ttl_us = ttl_us
+        self._clock_us = 0
+        self._written = 0
+        self._new: dict[bytes, bytes | None] = {}
+        self._waiting = {key[1:]: int.from_bytes(count, "big") for key, count in ledger.scan(b"w", b"x", _ALL)}
+        self._adopted: dict[Adopted, int] = {}
+        self._packed: dict[bytes, bytes] = {}  # adopted decisions, until the ledger takes them over
+        self._kept: set[Adopted] = set()  # adopted ones that stand in the ledger
+        self._changed: set[Adopted] = set()  # those of which the ledger does not know the count
+        for name, value in ledger.scan(b"a", b"b", _ALL):
+            adopted = (name[1:2], name[3:], name[2:3] == b"1")
+            self._adopted[adopted] = int.from_bytes(value[:4], "big")
+            self._kept.add(adopted)
+            if len(value) > 4:
+                self._packed[name[3:]] = value[4:]
+
+    def adopt(self, output: str, identity: bytes, duplicate: bool, value: bytes, key: bytes, headers: Any) -> None:
+        """A record of ours was read back."""
+        adopted = (_CODES[output], identity, duplicate)
+        self._adopted[adopted] = self._adopted.get(adopted, 0) + 1
+        self._changed.add(adopted)
+        if output == DECISIONS and not duplicate:
+            self._packed[identity] = _pack(value, key, headers)
+
+    @deadly
+    def write_batch(self, items: list[Sequence[LivePublication]]) -> None:
+        """Called by bytewax with the records of one or more batches, and with nothing when an epoch begins."""
+        started = time.perf_counter()
+        outputs = self._outputs
+        outputs.adopt_once()
+        number = 0
+        for records in items:
+            for record in records:
+                self._publish(record)
+            number += len(records)
+        if self._new:
+            self._ledger.put_many(list(self._new.items()))
+            self._new = {}
+        if number:
+            outputs.publisher.serve()
+            outputs.publisher.check()
+            outputs.stats.observe(time.perf_counter() - started, number)
+
+    def _publish(self, record: LivePublication) -> None:
+        self._clock_us = max(self._clock_us, record.seen_at_us)
+        duplicate = not record.value
+        if self._adopted and self._is_adopted(record, duplicate):
+            return
+        publisher = self._outputs.publisher
+        if duplicate:
+            packed = self._find(record)
+            if packed is None:
+                self._wait(record.identity, self._waiting.get(record.identity, 0) + 1)
+                return
+            self._answer(packed)
+            return
+        self._written += 1
+        if record.output == DECISIONS:
+            self._remember(record, _pack(record.value, record.key, record.headers))
+            publisher.produce(DECISIONS, record.value, record.key, record.headers, record.seen_at_us)
+            self._answer_waiting(record)
+        else:
+            publisher.produce(record.output, record.value, record.key, record.headers)
+
+    def _is_adopted(self, record: LivePublication, duplicate: bool) -> bool:
+        """Whether a run that died has published this record already; it then counts as come to again."""
+        adopted = (_CODES[record.output], record.identity, duplicate)
+        left = self._adopted.get(adopted, 0)
+        if not left:
+            return False
+        if left == 1:
+            del self._adopted[adopted]
+        else:
+            self._adopted[adopted] = left - 1
+        self._changed.add(adopted)
+        if record.output == DECISIONS and not duplicate:
+            self._remember(record, self._packed.pop(record.identity))
+            self._answer_waiting(record)
+        return True
+
+    def _remember(self, record: LivePublication, packed: bytes) -> None:
+        day = record.seen_at_us // DAY_US
+        self._new[b"d" + day.to_bytes(4, "big") + record.identity] = packed
+
+    def _find(self, record: LivePublication) -> bytes | None:
+        """The decision of a retry's payment, as published; None: with several processes it may not have come yet.
+
+        Raises:
+            StateError: The ledger does not know it, although the step `seen` does: they are out of step.
+        """
+        today = record.seen_at_us // DAY_US
+        oldest = max(0, (record.seen_at_us - self._ttl_us) // DAY_US)
+        keys = [b"d" + day.to_bytes(4, "big") + record.identity for day in range(today, oldest - 1, -1)]
+        found = next((self._new[key] for key in keys if key in self._new), None)
+        if found is None:
+            found = next((known for known in self._ledger.get_many(keys) if known is not None), None)
+        if found is None and not self._outputs.may_overtake:
+            message = (
+                f"ledger of shard {self._ledger.shard}: a retry of transaction {record.identity.decode()!r} came, and "
+                "the ledger holds no decision of it; state and ledger are out of step: restore both from one backup"
+            )
+            raise StateError(message)
+        return found
+
+    def _answer(self, packed: bytes) -> None:
+        value, key, headers = _unpack(packed)
+        told = [*headers, (DUPLICATE, b"1")]
+        self._outputs.publisher.produce(DECISIONS, self._outputs.encoder.as_duplicate(value, headers), key, told)
+
+    def _wait(self, identity: bytes, count: int) -> None:
+        self._new[b"w" + identity] = count.to_bytes(4, "big") if count else None
+        if count:
+            self._waiting[identity] = count
+        else:
+            del self._waiting[identity]
+
+    def _answer_waiting(self, decided: LivePublication) -> None:
+        """Answer the retries that came before their decision."""
+        count = self._waiting.get(decided.identity) if self._waiting else None
+        if count:
+            self._wait(decided.identity, 0)
+            for _ in range(count):
+                self._publish(LivePublication(DECISIONS, decided.identity, b"", decided.key, [], decided.seen_at_us))
+
+    @deadly
+    def snapshot(self) -> SlotState:
+        """Called by bytewax at the end of an epoch, after all steps.
+
+        Raises:
+            StreamError: A record could not be delivered.
+        """
+        started = time.perf_counter()
+        publisher = self._outputs.publisher
+        self._outputs.adopt_once()
+        publisher.flush()
+        self._sweep()
+        self._keep_adopted()
+        version = self._ledger.commit()
+        self._written = 0
+        self._outputs.committed(self._ledger.shard)
+        self._outputs.stats.observe_snapshot(time.perf_counter() - started)
+        ends = {topic: dict(found) for topic, found in publisher.ends.items()}
+        return SlotState(shard=self._ledger.shard, version=version, ends=ends)
+
+    def _keep_adopted(self) -> None:
+        """Let the ledger know what the flow has not come to again: the next read-back starts behind it."""
+        writes: list[tuple[bytes, bytes | None]] = []
+        for adopted in self._changed:
+            code, identity, duplicate = adopted
+            name = b"a" + code + (b"1" if duplicate else b"0") + identity
+            left = self._adopted.get(adopted, 0)
+            if left:
+                packed = b"" if duplicate or code != _CODES[DECISIONS] else self._packed[identity]
+                writes.append((name, left.to_bytes(4, "big") + packed))
+                self._kept.add(adopted)
+            elif adopted in self._kept:
+                writes.append((name, None))
+                self._kept.discard(adopted)
+        self._changed.clear()
+        if writes:
+            self._ledger.put_many(writes)
+
+    def _sweep(self) -> None:
+        # One day more than the span, so that the day a retry may still ask for is whole.
+        limit = (self._clock_us - self._ttl_us) // DAY_US - 1
+        if limit > 0:
+            old = self._ledger.scan(b"d", b"d" + limit.to_bytes(4, "big"), max(_SWEPT_AT_ONCE, 2 * self._written))
+            if old:
+                self._ledger.put_many([(key, None) for key, _ in old])
+
+    def close(self) -> None:
+        """Called by bytewax when the flow has ended."""
+        self._outputs.close()
+
+
+class Outputs:
+    """The slots of one process and what they share.
+
+    Attributes:
+        publisher: The producer.
+        encoder: Of the records.
+        stats: Where the slots report to.
+        may_overtake: Whether a retry may come before its decision, as it may with several processes; it then waits.
+    """
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        encoder: WireEncoder,
+        topics: dict[str, str],
+        sync: Callable[[], None],
+        run: Run,
+        stats: StageStats,
+        *,
+        may_overtake: bool,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            publisher: The producer.
+            encoder: Of the records.
+            topics: Topic by output.
+            sync: Makes committed state durable.
+            run: Its pulse is told of each epoch's end.
+            stats: Where the slots report to.
+            may_overtake: See above.
+        """
+        self.publisher = publisher
+        self.encoder = encoder
+        self.stats = stats
+        self.may_overtake = may_overtake
+        self._output_of = {topic: output for output, topic in topics.items()}
+        self._sync = sync
+        self._run = run
+        self._slots: dict[str, Slot] = {}
+        self._names: tuple[str, ...] = ()
+        self._committed: set[str] = set()
+        self._adopted = False
+        self._closed = False
+
+    def add(self, name: str, slot: Slot, names: tuple[str, ...]) -> Slot:
+        """A slot was opened; `names` are those of all processes, in order."""
+        self._slots[name] = slot
+        self._names = names
+        return slot
+
+    def adopt_once(self) -> None:
+        """Read back what runs that died have published, before the first record of this one."""
+        if self._adopted:
+            return
+        self._adopted = True
+        begin: Offsets = {}
+        for slot in self._slots.values():
+            for topic, found in slot.begin.items():
+                own = begin.setdefault(topic, {})
+                for partition, offset in found.items():
+                    own[partition] = min(offset, own.get(partition, offset))
+        for message in self.publisher.read_back(begin):
+            headers = message.headers() or []
+            identity = next((value for name, value in headers if name == IDENTITY), None)
+            if identity is None:
+                continue  # not ours
+            owner = self._slots.get(self._names[shard_of(identity, len(self._names))])
+            topic, partition, offset = message.topic(), message.partition(), message.offset()
+            if owner is not None and offset >= owner.begin.get(topic, {}).get(partition, 0):
+                duplicate = any(name == DUPLICATE for name, _ in headers)
+                owner.adopt(self._output_of[topic], identity, duplicate, message.value(), message.key(), headers)
+
+    def committed(self, name: str) -> None:
+        """A slot has made its snapshot; the last one of the process makes all state durable."""
+        self._committed.add(name)
+        if len(self._committed) == len(self._slots):
+            self._committed.clear()
+            self._sync()
+            self._run.pulse.epoch_ended()
+
+    def close(self) -> None:
+        """Called by each slot; the first closes."""
+        if not self._closed:
+            self._closed = True
+            self.publisher.close()
+
+
+OpenSlot = Callable[[str, SlotState | None], Slot]
+
+
+class KafkaSink(FixedPartitionedSink[Sequence[LivePublication], SlotState]):
+    """The slots as bytewax partitions; they bear the shards' names and sit where the shards are."""
+
+    def __init__(self, shards: tuple[str, ...], process: int, processes: int, open_slot: OpenSlot) -> None:
+        """Prepare.
+
+        Raises:
+            ConfigError: There are more processes than shards.
+        """
+        if processes > len(shards):
+            message = f"processes: expected at most {len(shards)}, as many as there are shards, found {processes}"
+            raise ConfigError(message)
+        self.shards = shards
+        self._own = [name for name in shards if worker_of(name, processes) == process]
+        self._open_slot = open_slot
+
+    def attach(self, entered: Stream[Part], decided: Stream[Part], encode: LiveEncode, epochs: Epochs) -> None:
+        """Add encoder and slots to the flow, behind its last step; an item to all slots where an epoch begins."""
+
+        def begin(parts: list[Part]) -> Iterable[tuple[str, Sequence[LivePublication]]]:
+            return [(name, ()) for name in self.shards] if epochs.take(parts) else ()
+
+        begun = op.flat_map_batch("epoch_begins", entered, begin)
+        encoded = op.flat_map("encode", decided, encode)
+        op.output(LEDGER, op.merge("records", begun, encoded), self)
+
+    def list_parts(self) -> list[str]:
+        """Called by bytewax once a worker; only this worker's shards, which pins their slots here."""
+        return self._own
+
+    def part_fn(self, item_key: str) -> int:
+        """Called by bytewax for each item; partitions are numbered in the order of their names."""
+        return self.shards.index(item_key)
+
+    @deadly
+    def build_part(self, step_id: str, for_part: str, resume_state: SlotState | None) -> Slot:
+        """Called by bytewax on the worker that owns the slot; all are built before the first item comes."""
+        return self._open_slot(for_part, resume_state)

@@ -1,0 +1,111 @@
+"""Labelled outcomes of another flow → labels for the fraud rates, with the keys of the payment they are about.
+
+What `weir learn` publishes is read back here like any other input: it may be damaged, or of another deployment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from flows.ingest import dead_item
+from operators.features import FeatureSet
+from operators.inflight import LABEL, InFlight
+from schemas.codec import decode_json_mapping
+from schemas.errors import ContractError
+from schemas.events import Label, Transaction
+from schemas.reasons import MISSING_FIELD, OUT_OF_RANGE, TOO_LARGE, UNKNOWN_VALUE, WRONG_TYPE
+from schemas.times import parse_rfc3339_us
+from schemas.validate import EARLIEST_US, Limits
+
+CONTRACT: Final = "labelled_outcome"
+_WORDS: Final = {"fraud": True, "genuine": False}
+_IDS: Final = (
+    ("account_id", "channel", "currency", "transaction_id"),
+    ("card_id", "device_id", "ip", "merchant_id", "terminal_id", "counterparty_id", "country"),
+)
+"""Fields of a payment that its labelled outcome repeats: those that must be there, those that may."""
+
+
+def label_input(
+    feature_set: FeatureSet, limits: Limits, genuine_share: float
+) -> Callable[[bytes | dict[str, Any], tuple[str, int, int]], InFlight]:
+    """What makes a label's item of a record.
+
+    Args:
+        feature_set: Gives the keys; an entity keyed by a field that labelled outcomes do not have gets no labels.
+        limits: Bounds of what is accepted.
+        genuine_share: Share of genuine labels that the learning flow keeps; their weight is its inverse.
+    """
+
+    def make(payload: bytes | dict[str, Any], origin: tuple[str, int, int]) -> InFlight:
+        try:
+            if isinstance(payload, bytes) and len(payload) > limits.max_payload_bytes:
+                raise ContractError(TOO_LARGE, f"{len(payload)} bytes, allowed are {limits.max_payload_bytes}")
+            record = decode_json_mapping(CONTRACT, payload) if isinstance(payload, bytes) else payload
+            label = _label(record, 1.0 / genuine_share)
+            keys = feature_set.keys_of(_payment(record))
+        except ContractError as error:
+            return dead_item(payload, origin, error)
+        return InFlight(LABEL, (), label, origin, 0, keys, [])
+
+    return make
+
+
+def _label(record: Mapping[str, Any], genuine_weight: float) -> Label:
+    word = _text(record, "label")
+    if word not in _WORDS:
+        raise ContractError(UNKNOWN_VALUE, f"label: expected one of {', '.join(_WORDS)}")
+    weight = record.get("weight")
+    if type(weight) not in (int, float) or not 0 < float(weight) < 1e9:  # type: ignore[arg-type]  # a number by now
+        raise ContractError(OUT_OF_RANGE, "weight: expected a number above 0")
+    corrected = record.get("correction_of")
+    previous = _corrected(corrected) if corrected is not None else None
+    return Label(
+        transaction_id=_text(record, "transaction_id"),
+        event_time_us=_time(record, "event_time"),
+        payment_event_time_us=_time(record, "payment_event_time"),
+        payment_seen_at_us=_time(record, "decided_at"),
+        fraud=_WORDS[word],
+        weight=float(weight),  # type: ignore[arg-type]  # checked above
+        source=_text(record, "source"),
+        previous_fraud=previous[0] if previous else None,
+        previous_event_time_us=previous[1] if previous else None,
+        previous_weight=(1.0 if previous[0] else genuine_weight) if previous else None,
+    )
+
+
+def _corrected(text: object) -> tuple[bool, int]:
+    """What the label before said and when; the inverse of how operators/decide.py tells it."""
+    said, _, at = str(text).partition(" ")
+    if said in _WORDS:
+        try:
+            return _WORDS[said], parse_rfc3339_us(at)
+        except ValueError:
+            pass
+    raise ContractError(WRONG_TYPE, "correction_of: expected a label and an RFC 3339 date-time")
+
+
+def _payment(record: Mapping[str, Any]) -> Transaction:
+    needed, optional = _IDS
+    texts: dict[str, Any] = {name: _text(record, name) for name in needed}
+    texts |= {name: _text(record, name) for name in optional if record.get(name) is not None}
+    return Transaction(event_time_us=_time(record, "payment_event_time"), amount_minor=0, **texts)
+
+
+def _text(record: Mapping[str, Any], name: str) -> str:
+    value = record.get(name)
+    if value is None:
+        raise ContractError(MISSING_FIELD, f"{name}: a labelled outcome has one")
+    if type(value) is not str or not 0 < len(value) <= 128:
+        raise ContractError(WRONG_TYPE, f"{name}: expected a string of 1 to 128 characters")
+    return value
+
+
+def _time(record: Mapping[str, Any], name: str) -> int:
+    value = record.get(name)
+    if value is None:
+        raise ContractError(MISSING_FIELD, f"{name}: a labelled outcome has one")
+    if type(value) is not int or value < EARLIEST_US:
+        raise ContractError(WRONG_TYPE, f"{name}: expected a time after the year 2000")
+    return value

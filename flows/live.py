@@ -1,0 +1,170 @@
+"""topics → merged by arrival → the decide graph → decisions; the unusable → dead-letters. Without an end.
+
+The same graph as a replay's. What differs: payments are decided in the shards of their transactions, since the model
+learns in a flow of its own; labelled outcomes come in as a topic; the outputs are topics with a ledger.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from bytewax._bytewax import cli_main
+from bytewax.recovery import RecoveryConfig
+from confluent_kafka import Consumer
+
+from flows.control import ControlServer
+from flows.decide import PUBLISH, build
+from flows.durable import Epochs
+from flows.exits import deadly
+from flows.kafka_client import BrokerWatch, asked, one_cluster, properties
+from flows.kafka_publish import Publisher
+from flows.kafka_sink import KafkaSink, Outputs, Slot, SlotState
+from flows.kafka_source import KafkaSource, LivePart, Reader, SourceState, merged_state, source_name
+from flows.live_encode import LiveEncode
+from flows.live_ingest import LiveIngest
+from flows.live_manifest import begin_at, ends_of, load_offsets, prepare_state
+from flows.live_options import LiveOptions, Start
+from flows.profile import Profile
+from flows.recovery import read_recovery, recovery_file
+from flows.replay import calm_collector, engine_error
+from flows.source import Run
+from flows.state_manifest import predecessor
+from flows.state_stats import state_figures
+from flows.streams import Stream
+from operators.record_formats import format_of
+from state.api import StepStore
+from state.shards import shard_names
+from state.store import StateHome
+
+__all__ = ["LiveOptions", "prepare_live", "run_live"]
+
+
+def run_live(profile: Profile, options: LiveOptions, run: Run) -> None:
+    """Decide until `run.stop` is set; `run.finished` stays False, since a stream has no end.
+
+    Raises:
+        ConfigError: Streams, topics or the state folder cannot be used.
+        StateError: The state cannot be resumed.
+        StreamError: A stream cannot be read or written.
+    """
+    inputs, outputs = options.streams()
+    manifest = prepare_live(profile, options, run)
+    options.hooks.set_ready("state", False, "the shards are not open yet")
+    home = StateHome(options.state / "shards", options.memory, options.state_keys, format_of)
+    try:
+        _execute(profile, options, run, home, manifest, inputs, outputs)
+        run.state = state_figures(home)
+    finally:
+        home.close()
+
+
+def prepare_live(profile: Profile, options: LiveOptions, run: Run) -> dict[str, Any]:
+    """Make the state folder, or see that it belongs to this flow; returns its manifest. Waits for the brokers.
+
+    Raises:
+        ConfigError: Streams, topics or the state folder cannot be used.
+        StreamError: A stream cannot be read or written.
+    """
+    inputs, outputs = options.streams()
+    clients: dict[str, tuple[Consumer, BrokerWatch]] = {}
+    for side, streams in (("inputs", inputs), ("outputs", outputs)):
+        bootstrap = one_cluster(side, streams.values())
+        watch = BrokerWatch(side, bootstrap, options.hooks)
+        given = {**options.kafka, "group.id": options.group, "enable.auto.commit": False}
+        clients[side] = Consumer(properties(given, bootstrap, f"weir-prepare-{options.number}", watch)), watch
+
+    def began(topic: str, start: Start) -> dict[int, int]:
+        client, watch = clients["inputs"]
+        return asked(lambda: begin_at(client, topic, start), watch, run.pulse, topic, run.stop.is_set)
+
+    def ends(topic: str) -> dict[int, int]:
+        client, watch = clients["outputs"]
+        return asked(lambda: ends_of(client, topic), watch, run.pulse, topic, run.stop.is_set)
+
+    try:
+        return prepare_state(profile, options, inputs, outputs, began, ends)
+    finally:
+        for client, _ in clients.values():
+            client.close()
+
+
+def _execute(
+    profile: Profile,
+    options: LiveOptions,
+    run: Run,
+    home: StateHome,
+    manifest: dict[str, Any],
+    inputs: dict[str, Stream],
+    outputs: dict[str, Stream],
+) -> None:
+    in_order = options.process is None
+    shards = shard_names(options.shards)
+    remembered_us = profile.seen_config(outcomes=False).keep_us
+    known: dict[str, SourceState] = read_recovery(recovery_file(options.state)).sources
+    topics = {name: stream.topic for name, stream in outputs.items()}
+    publisher = Publisher(options, one_cluster("outputs", outputs.values()), topics, run)
+    slots = Outputs(
+        publisher, options.encoder, topics, home.sync, run, run.stats.stage(PUBLISH), may_overtake=not in_order
+    )
+    epochs = Epochs()
+
+    @deadly
+    def open_store(shard: str, step: str, version: int | None) -> StepStore:
+        run.pulse.beat(f"opening step {step} of shard {shard}")
+        return home.open(shard, step, version)
+
+    def open_slot(shard: str, resumed: SlotState | None) -> Slot:
+        run.pulse.beat(f"opening the ledger of shard {shard}")
+        ledger = home.open(shard, "ledger", resumed["version"] if resumed else None)
+        ends = resumed["ends"] if resumed else load_offsets(manifest, "outputs")
+        return slots.add(shard, Slot(slots, ledger, ends, remembered_us), shards)
+
+    def open_part() -> LivePart:
+        run.pulse.beat("opening the inputs")
+        start = merged_state(known, load_offsets(manifest, "inputs"))
+        names = [stream.topic for stream in inputs.values()]
+        reader = Reader(options, one_cluster("inputs", inputs.values()), names, start, run)
+        # Counted on from this process's own state: numbers order the events of a process only.
+        sequence = known[name]["sequence"] if (name := source_name(options.number)) in known else 0
+        ingest = LiveIngest(profile, options, inputs, _now_us, start["clock_us"], sequence)
+        return LivePart(reader, ingest, options, run, epochs)
+
+    sink = KafkaSink(shards, options.number, options.processes, open_slot)
+    encode = LiveEncode(run.stats, options.encoder, shards)
+    flow = build(
+        KafkaSource(options, known, open_part),
+        profile.seen(outcomes=False),
+        profile.entities(predecessor(manifest)),
+        profile.decide(outcomes=False, in_order=in_order, maps_features=options.encoder.maps_features),
+        open_store,
+        None,
+        shards,
+        run.stats,
+        in_order=in_order,
+        attach=lambda entered, decided: sink.attach(entered, decided, encode, epochs),
+    )
+    recovery = RecoveryConfig(options.state / "recovery")  # type: ignore[no-untyped-call]  # native, without stubs
+    calm_collector()
+    addresses = options.process[1] if options.process else ()
+    options.hooks.set_ready("state", True, "the folder is ours")
+    with ControlServer(options.state, home, options.number, options.processes):
+        try:
+            cli_main(  # type: ignore[no-untyped-call]  # native, without stubs
+                flow,
+                workers_per_process=1,
+                process_id=options.number if options.process else None,
+                addresses=list(addresses) or None,
+                epoch_interval=options.epoch,
+                recovery_config=recovery,
+            )
+        except BaseException as error:  # a panic of the engine is no Exception
+            told = engine_error(error, options.state, options.number, addresses)
+            if told is error:
+                raise
+            raise told from error
+    home.sync()
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1_000

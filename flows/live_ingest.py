@@ -1,0 +1,159 @@
+"""Messages → items for the first step: decoded, validated, tokenised, numbered and timed; ticks between them.
+
+An item's time of arrival is the broker's for its message, never ahead of this process's clock and never going back. A
+tick stands before the first item at or behind its boundary.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from flows.ingest import STREAMS, dead_item, ingest
+from flows.kafka_client import Offsets
+from flows.label_input import label_input
+from flows.live_options import INPUTS, LABELLED_OUTCOMES, TRACEPARENT, LiveOptions
+from flows.profile import Profile
+from flows.streams import Stream
+from operators.inflight import PAYMENT, TICK, InFlight
+from schemas.errors import ContractError
+from schemas.events import Tick
+from schemas.pan import redact_text
+from schemas.reasons import TOO_LARGE
+from schemas.wire import Header, WireDecoder
+
+_RENEW_US: Final = 1_000_000
+"""How far the clock that "far in the future" is measured against may lag behind; less makes decoders more often."""
+_MOST_HEADER_BYTES: Final = 512
+"""Of a header's value that is passed on; a longer one is no trace but cargo, and left out."""
+_TRACE: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+
+Make = Callable[[bytes | dict[str, Any], tuple[str, int, int]], InFlight]
+
+
+class LiveIngest:
+    """Makes items of one process's messages.
+
+    Attributes:
+        offsets: Topic -> partition -> offset behind the last message made an item.
+        clock_us: Largest time of arrival so far.
+        sequence: Number of the next item.
+        event_times: (topic, partition) -> event time of the last event read.
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        options: LiveOptions,
+        inputs: Mapping[str, Stream],
+        now_us: Callable[[], int],
+        clock_us: int,
+        sequence: int,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            profile: The profile.
+            options: Of the flow.
+            inputs: Streams read.
+            now_us: This process's clock.
+            clock_us: Where an earlier run stopped.
+            sequence: Likewise.
+        """
+        self.offsets: Offsets = {}
+        self.clock_us = clock_us
+        self.sequence = sequence
+        self.event_times: dict[tuple[str, int], int] = {}
+        self._profile = profile
+        self._options = options
+        self._now_us = now_us
+        self._stream_of = {stream.topic: name for name, stream in inputs.items()}
+        self._decoders: dict[str, WireDecoder] = {
+            stream.topic: options.decoder(name) for name, stream in inputs.items() if name in INPUTS
+        }
+        self._tick_us = profile.learning.tick_us
+        self._passed_on = frozenset(options.headers)
+        self._enricher = profile.enricher()
+        self._makers: dict[str, Make] = {}
+        self._made_at_us = 0
+        self._renew()
+
+    def items(self, messages: Iterable[Any]) -> list[InFlight]:
+        """The items of messages, in their order."""
+        out: list[InFlight] = []
+        now_us = self._now_us()
+        tick_us = self._tick_us
+        for message in messages:
+            topic, partition, offset = origin = message.topic(), message.partition(), message.offset()
+            appended_us = min(message.timestamp()[1] * 1_000, now_us)
+            if appended_us > self.clock_us:
+                if appended_us // tick_us != self.clock_us // tick_us:
+                    self._tick(appended_us // tick_us * tick_us, out)
+                self.clock_us = appended_us
+                if appended_us - self._made_at_us >= _RENEW_US:
+                    self._renew()
+            item = self._item(message, origin)
+            item.order = (self.sequence,)
+            item.ingested_at_us = self.clock_us
+            self.sequence += 1
+            self.offsets[topic][partition] = offset + 1
+            if item.event is not None:
+                event: Any = item.event
+                self.event_times[topic, partition] = event.event_time_us
+            out.append(item)
+        return out
+
+    def _tick(self, boundary_us: int, out: list[InFlight]) -> None:
+        if self.clock_us <= 0:
+            return  # nothing came before the first event
+        tick = InFlight(TICK, (self.sequence,), Tick(event_time_us=boundary_us), ("ticks", 0, 0), boundary_us, [], [])
+        self.sequence += 1
+        out.append(tick)
+
+    def _item(self, message: Any, origin: tuple[str, int, int]) -> InFlight:
+        value: bytes = message.value() or b""  # without a value: not JSON, told as such
+        headers: list[Header] = message.headers() or []
+        limit = self._options.limits.max_payload_bytes
+        try:
+            if len(value) > limit:
+                raise ContractError(TOO_LARGE, f"{len(value)} bytes, allowed are {limit}")
+            payload = self._decoders[origin[0]](value, headers)
+        except ContractError as error:
+            return dead_item(value, origin, error)
+        item = self._makers[origin[0]](payload, origin)
+        if headers and item.kind == PAYMENT:
+            item.headers = tuple(
+                (name, _clean(name, held))
+                for name, held in headers
+                if name in self._passed_on and held is not None and len(held) <= _MOST_HEADER_BYTES
+            )
+        return item
+
+    def _renew(self) -> None:
+        """Make the decoders anew, with the clock as it is now."""
+        options, profile = self._options, self._profile
+        self._made_at_us = self.clock_us
+        for topic, stream in self._stream_of.items():
+            if stream == LABELLED_OUTCOMES:
+                self._makers[topic] = label_input(profile.features, options.limits, profile.learning.genuine_sample)
+            elif stream in STREAMS:
+                self._makers[topic] = ingest(
+                    stream, profile.features, self._enricher, options.limits, options.tokeniser, self.clock_us
+                )
+
+
+def _clean(name: str, value: bytes) -> bytes:
+    """A header's value without card numbers; a well-formed trace stays, though its digits may look like one."""
+    if name == TRACEPARENT and _TRACE.fullmatch(value):
+        return value
+    return redact_text(value.decode("utf-8", "replace")).encode()
+
+
+def trace_id(headers: Iterable[Header]) -> str | None:
+    """The trace that a payment belongs to, by its header traceparent (W3C Trace Context); None without."""
+    for name, value in headers:
+        if name == TRACEPARENT:
+            found = _TRACE.fullmatch(value)
+            return found[1].decode() if found else None
+    return None
