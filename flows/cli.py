@@ -17,7 +17,7 @@ import typer
 
 from flows.contracts_cli import contracts_app
 from flows.exits import exit_code
-from flows.live_cli import config_app
+from flows.live_cli import add_flow, config_app
 from flows.rekey import rekey_command
 from flows.state_cli import state_app
 from flows.topics_cli import topics_app
@@ -25,6 +25,7 @@ from schemas.errors import WeirError
 
 if TYPE_CHECKING:
     from flows.cluster import Cluster
+    from flows.live_process import LiveProcess
     from flows.stopping import StopSignals
 
 app = typer.Typer(
@@ -41,6 +42,15 @@ app.add_typer(contracts_app, name="contracts")
 app.add_typer(topics_app, name="topics")
 app.add_typer(config_app, name="config")
 state_app.command("rekey")(rekey_command)
+
+
+def _decide_live(process: LiveProcess) -> None:
+    from flows.decide_live import decide_live  # noqa: PLC0415  # --help must not wait for it
+
+    decide_live(process)
+
+
+add_flow(app, "decide", "Decide payments as they come, by weir.toml.", _decide_live)
 
 
 def main() -> None:

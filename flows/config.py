@@ -296,7 +296,7 @@ def _decide(table: Table, streams: Mapping[str, str]) -> DecideSection:
 def _starts(table: Table, streams: Mapping[str, str]) -> dict[str, str | int]:
     form = "'earliest', 'latest' or a time such as '2026-11-01T00:00:00Z'"
     starts: dict[str, str | int] = {}
-    for name in INPUTS:
+    for name in (*INPUTS, "labelled_outcomes"):
         value = table.text(name, "earliest", form)
         if value in STARTS:
             starts[name] = value

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from flows.cluster import CLUSTER_GRACE_S, Cluster, end_with_parent, free_addresses
-from flows.config import INPUTS, Config
+from flows.config import Config
 from flows.exits import describe_exit, end_on_errors, exit_code
 from flows.logs import event_log, fields, set_up, tear_down
 from flows.stopping import StopSignals
@@ -29,6 +29,7 @@ CONTRACTS: Final = {
     "device_events": "device_event",
     "identity_events": "identity_event",
     "outcomes": "outcome",
+    "labelled_outcomes": "labelled_outcome",
 }
 """Contract by input stream."""
 
@@ -168,7 +169,7 @@ def _run_flow(config: Config, flow: Flow, member: Member | None, who: str) -> No
         profile = load_profile(config.profile)
         run = Run()
         run.stop = stops.requested
-        contracts = {topic_of(url): CONTRACTS[name] for name, url in config.streams.items() if name in INPUTS}
+        contracts = {topic_of(url): CONTRACTS[name] for name, url in config.streams.items() if name in CONTRACTS}
         metrics = LiveMetrics(run.stats, run.pulse, contracts, now_us)
         stack.callback(end_on_errors(who))
         backups = stack.enter_context(_backups(config, member))

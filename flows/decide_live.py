@@ -1,0 +1,95 @@
+"""`weir decide`: what weir.toml says, as the live flow takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, Final
+
+from flows.config import Config, WireSection
+from flows.config_check import pan_keys, state_keys, state_options
+from flows.contracts_cli import published_form, subject_of
+from flows.kafka_properties import kafka_properties
+from flows.live import run_live
+from flows.live_options import INPUTS, OUTPUTS, LiveOptions
+from flows.live_process import CONTRACTS, LiveProcess
+from flows.registry import Registry, RegistryConfig
+from schemas.wire import JsonDecoder, JsonEncoder, WireDecoder, WireEncoder
+from schemas.wire_avro import FingerprintDecoder, FingerprintEncoder, FramedDecoder, FramedEncoder
+
+_PUBLISHED: Final = ("decision", "dead_letter")
+"""Contracts that `weir decide` publishes."""
+
+
+def decide_live(process: LiveProcess) -> None:
+    """Decide until the run is to stop.
+
+    Raises:
+        ConfigError: Streams, topics, registry or the state folder cannot be used.
+        StateError: The state cannot be resumed.
+        StreamError: A stream cannot be read or written.
+    """
+    run_live(process.profile, live_options(process), process.run)
+
+
+def live_options(process: LiveProcess) -> LiveOptions:
+    """What the flow is told.
+
+    Raises:
+        ConfigError: The registry refuses a contract.
+        StreamError: The registry does not answer.
+    """
+    config, member = process.config, process.member
+    inputs = {name: config.streams[name] for name in INPUTS if name in config.streams}
+    decoders, encoder = wire_of(config.wire, inputs)
+    return LiveOptions(
+        state=config.state.folder,
+        inputs=inputs,
+        outputs={name: config.streams[name] for name in OUTPUTS},
+        shards=config.state.shards,
+        epoch=timedelta(seconds=config.decide.epoch_s),
+        batch=config.decide.batch,
+        kafka=_client_properties(config),
+        group=config.decide.group,
+        start={name: start for name, start in config.decide.start.items() if name in inputs},
+        headers=config.wire.headers,
+        decoders=decoders,
+        encoder=encoder,
+        limits=config.limits,
+        tokeniser=pan_keys(config),
+        deadlines=config.decide.deadlines,
+        memory=state_options(config),
+        state_keys=state_keys(config),
+        process=None if member is None else (member.number, member.addresses),
+        hooks=process.metrics,
+    )
+
+
+def wire_of(wire: WireSection, inputs: Mapping[str, Any]) -> tuple[dict[str, WireDecoder], WireEncoder]:
+    """Decoder of each input, and the encoder of the outputs, by [wire]; registers what is published.
+
+    Raises:
+        ConfigError: The registry refuses a contract.
+        StreamError: The registry does not answer.
+    """
+    if wire.format == "json":
+        return {name: JsonDecoder() for name in inputs}, JsonEncoder()
+    if wire.registry is None:
+        return {name: FingerprintDecoder(CONTRACTS[name]) for name in inputs}, FingerprintEncoder()
+    password = wire.registry_password.value if wire.registry_password else None
+    registry = Registry(
+        RegistryConfig(
+            wire.registry,
+            username=wire.registry_user,
+            password=password,
+            ca=str(wire.registry_ca) if wire.registry_ca else None,
+        )
+    )
+    ids = {name: registry.register(subject_of(name), published_form(name)) for name in _PUBLISHED}
+    return {name: FramedDecoder(CONTRACTS[name], registry) for name in inputs}, FramedEncoder(ids)
+
+
+def _client_properties(config: Config) -> dict[str, str | int | float | bool]:
+    """Properties of all clients; addresses and names are the flow's own."""
+    told = kafka_properties(config, "")
+    return {name: value for name, value in told.items() if name not in ("bootstrap.servers", "client.id")}
