@@ -305,22 +305,44 @@ class Outputs:
         self._sync = sync
         self._run = run
         self._slots: dict[str, Slot] = {}
+        self._own: Sequence[str] = ()
         self._names: tuple[str, ...] = ()
+        self._open_slot: OpenSlot
         self._committed: set[str] = set()
         self._adopted = False
         self._closed = False
 
-    def add(self, name: str, slot: Slot, names: tuple[str, ...]) -> Slot:
-        """A slot was opened; `names` are those of all processes, in order."""
-        self._slots[name] = slot
-        self._names = names
+    def open_with(self, open_slot: OpenSlot, own: Sequence[str], names: tuple[str, ...]) -> None:
+        """Slots are opened so.
+
+        Args:
+            open_slot: Opens a slot at a snapshot; None: at none.
+            own: Names of this process's slots.
+            names: Names of all, in order.
+        """
+        self._open_slot, self._own, self._names = open_slot, own, names
+
+    def slot(self, name: str, resumed: SlotState | None) -> Slot:
+        """The slot of that name; a snapshot that comes after the first record is a defect of ours."""
+        slot = self._slots.get(name)
+        if slot is None:
+            slot = self._slots[name] = self._open_slot(name, resumed)
+        elif resumed is not None:
+            message = f"slot {name} was opened before bytewax told its snapshot"
+            raise RuntimeError(message)
         return slot
 
     def adopt_once(self) -> None:
-        """Read back what runs that died have published, before the first record of this one."""
+        """Read back what runs that died have published, before the first record of this one.
+
+        bytewax opens a slot that has a snapshot at the start, others with their first item. Here all are opened first:
+        each holds the lock of its shard then, so no process of an earlier run can publish any more what is not read.
+        """
         if self._adopted:
             return
         self._adopted = True
+        for name in self._own:
+            self.slot(name, None)
         begin: Offsets = {}
         for slot in self._slots.values():
             for topic, found in slot.begin.items():
@@ -341,7 +363,7 @@ class Outputs:
     def committed(self, name: str) -> None:
         """A slot has made its snapshot; the last one of the process makes all state durable."""
         self._committed.add(name)
-        if len(self._committed) == len(self._slots):
+        if len(self._committed) == len(self._own):
             self._committed.clear()
             self._sync()
             self._run.pulse.epoch_ended()
@@ -359,8 +381,17 @@ OpenSlot = Callable[[str, SlotState | None], Slot]
 class KafkaSink(FixedPartitionedSink[Sequence[LivePublication], SlotState]):
     """The slots as bytewax partitions; they bear the shards' names and sit where the shards are."""
 
-    def __init__(self, shards: tuple[str, ...], process: int, processes: int, open_slot: OpenSlot) -> None:
+    def __init__(
+        self, shards: tuple[str, ...], process: int, processes: int, outputs: Outputs, open_slot: OpenSlot
+    ) -> None:
         """Prepare.
+
+        Args:
+            shards: Names of the shards.
+            process: Number of this process, which is its worker's.
+            processes: Of how many.
+            outputs: Keeps the slots of this process.
+            open_slot: Opens a slot at a snapshot; None: at none.
 
         Raises:
             ConfigError: There are more processes than shards.
@@ -370,7 +401,8 @@ class KafkaSink(FixedPartitionedSink[Sequence[LivePublication], SlotState]):
             raise ConfigError(message)
         self.shards = shards
         self._own = [name for name in shards if worker_of(name, processes) == process]
-        self._open_slot = open_slot
+        self._outputs = outputs
+        outputs.open_with(open_slot, self._own, shards)
 
     def attach(self, entered: Stream[Part], decided: Stream[Part], encode: LiveEncode, epochs: Epochs) -> None:
         """Add encoder and slots to the flow, behind its last step; an item to all slots where an epoch begins."""
@@ -392,5 +424,5 @@ class KafkaSink(FixedPartitionedSink[Sequence[LivePublication], SlotState]):
 
     @deadly
     def build_part(self, step_id: str, for_part: str, resume_state: SlotState | None) -> Slot:
-        """Called by bytewax on the worker that owns the slot; all are built before the first item comes."""
-        return self._open_slot(for_part, resume_state)
+        """Called by bytewax on the worker that owns the slot: at the start, or with its first item."""
+        return self._outputs.slot(for_part, resume_state)

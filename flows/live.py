@@ -118,7 +118,7 @@ def _execute(
         run.pulse.beat(f"opening the ledger of shard {shard}")
         ledger = home.open(shard, "ledger", resumed["version"] if resumed else None)
         ends = resumed["ends"] if resumed else load_offsets(manifest, "outputs")
-        return slots.add(shard, Slot(slots, ledger, ends, remembered_us), shards)
+        return Slot(slots, ledger, ends, remembered_us)
 
     def open_part() -> LivePart:
         run.pulse.beat("opening the inputs")
@@ -130,7 +130,7 @@ def _execute(
         ingest = LiveIngest(profile, options, inputs, _now_us, start["clock_us"], sequence)
         return LivePart(reader, ingest, options, run, epochs)
 
-    sink = KafkaSink(shards, options.number, options.processes, open_slot)
+    sink = KafkaSink(shards, options.number, options.processes, slots, open_slot)
     encode = LiveEncode(run.stats, options.encoder, shards)
     flow = build(
         KafkaSource(options, known, open_part),
