@@ -39,7 +39,7 @@ def test_defaults_are_what_the_documentation_says(tmp_path: Path) -> None:
     assert (config.state.shards, config.state.memory_mib, config.processes) == (32, 256, 1)
     assert (config.decide.group, config.decide.batch, config.decide.epoch_s) == ("weir-decide", 500, 1.0)
     assert (config.decide.deadlines, config.decide.transactional) == (True, False)
-    assert dict(config.decide.start) == {"transactions": "earliest"}
+    assert dict(config.decide.start) == {"transactions": "earliest", "labelled_outcomes": "earliest"}
     assert (config.wire.format, config.wire.registry, config.wire.headers) == ("avro", None, ())
     assert (config.metrics_host, config.metrics_port) == ("127.0.0.1", 9464)
     assert (config.log_level, config.log_format) == ("info", "auto")
@@ -64,7 +64,7 @@ def test_the_example_is_valid(root: Path) -> None:
 
 def test_a_start_may_be_a_time(tmp_path: Path) -> None:
     config = loaded(tmp_path, '[decide.start]\ntransactions = "1970-01-01T00:00:01Z"')
-    assert config.decide.start == {"transactions": 1_000_000}
+    assert config.decide.start == {"transactions": 1_000_000, "labelled_outcomes": "earliest"}
 
 
 REFUSED = {
