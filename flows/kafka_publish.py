@@ -82,7 +82,9 @@ class Publisher:
         self._run = run
         self._pending = dict.fromkeys(topics, 0)
         self._fault: StreamError | None = None
-        given = {**_PROPERTIES, **options.kafka, **_OURS}
+        # New partitions are written to no later than a look at the outputs' ends would find them.
+        refresh = {"topic.metadata.refresh.interval.ms": max(100, int(options.refresh_s * 1_000))}
+        given = {**_PROPERTIES, **refresh, **options.kafka, **_OURS}
         self._producer = Producer(properties(given, bootstrap, f"weir-outputs-{options.number}", self.watch))
         self._reader = self._consumer()
         self.partitions = asked(

@@ -7,13 +7,14 @@ fails instead. Every test makes topics of its own.
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -64,7 +65,28 @@ def make_topic(
     admin = AdminClient({"bootstrap.servers": bootstrap})  # must outlive its futures
     for made in admin.create_topics([new]).values():
         made.result(WAIT_S)
+    for number in range(partitions):
+        _bounds(bootstrap, topic, number)
     return topic
+
+
+def _bounds(bootstrap: str, topic: str, number: int) -> tuple[int, int]:
+    """First and end offset of a partition; waits until it has a leader, which a new one has not at once."""
+    reader = Consumer({"bootstrap.servers": bootstrap, "group.id": "bounds", "log_level": 0})
+    deadline = time.monotonic() + WAIT_S
+    try:
+        while True:
+            try:
+                found = reader.get_watermark_offsets(TopicPartition(topic, number), timeout=WAIT_S)
+            except KafkaException:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+            else:
+                assert found is not None
+                return found
+    finally:
+        reader.close()
 
 
 def send(
@@ -104,7 +126,7 @@ def read_all(bootstrap: str, topic: str) -> list[Message]:
     try:
         partitions = consumer.list_topics(topic, timeout=WAIT_S).topics[topic].partitions
         for number in sorted(partitions):
-            low, high = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=WAIT_S)
+            low, high = _bounds(bootstrap, topic, number)
             if low == high:
                 continue
             consumer.assign([TopicPartition(topic, number, low)])

@@ -23,6 +23,8 @@ from tests.flows.traffic import payment
 from tests.kafka import make_topic, read_all, send
 
 WAIT_S = 90.0
+STARTED: list[subprocess.Popen[str]] = []
+"""By the present test; what is left of them is killed at its end."""
 STREAMS = ("transactions", "device_events", "identity_events")
 
 
@@ -56,6 +58,7 @@ class Live:
                     words, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
                 )
             )
+        STARTED.extend(started)
         return started
 
     def feed(self, events: Path) -> None:
@@ -150,7 +153,14 @@ class Feed:
         self._thread.join()
 
     def _run(self) -> None:
-        producer = Producer({"bootstrap.servers": self._live.bootstrap, "enable.idempotence": True, "linger.ms": 1})
+        producer = Producer(
+            {
+                "bootstrap.servers": self._live.bootstrap,
+                "enable.idempotence": True,
+                "linger.ms": 1,
+                "topic.metadata.refresh.interval.ms": 500,  # new partitions
+            }
+        )
         rng = self._rng
         lines: list[bytes] = []
         began = time.monotonic()

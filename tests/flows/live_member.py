@@ -8,12 +8,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from flows.exits import end_on_errors
+from flows.exits import die, end_on_errors, exit_code
 from flows.live import LiveOptions, run_live
 from flows.profile import load_profile
 from flows.source import Run
 from flows.stopping import StopSignals
 from flows.watchdog import Watchdog
+from schemas.errors import WeirError
 
 
 def options_of(told: dict[str, Any]) -> LiveOptions:
@@ -41,6 +42,8 @@ def main() -> None:
         try:
             with Watchdog(run.pulse, run.stats, told.get("no_progress_after_s", 60.0), "weir"):
                 run_live(load_profile(Path(told["profile"])), options_of(told), run)
+        except WeirError as error:
+            die(f"weir: {error}", exit_code(error))
         finally:
             undo()
 
