@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypedDict
@@ -288,6 +289,8 @@ class LivePart(StatefulSourcePartition[Part, SourceState]):
         self._idle = not messages
         if messages:
             events = self._ingest.items(messages)
+            for topic, count in Counter(message.topic() for message in messages).items():
+                self._options.hooks.read(self._ingest.contract_of(topic), count)
             self._run.stats.stage("ingest").observe(time.perf_counter() - started, len(events))
             return self._deliver(events)
         return self._deliver([]) if self._leads and self._epochs.empty else ()

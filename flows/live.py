@@ -52,10 +52,12 @@ def run_live(profile: Profile, options: LiveOptions, run: Run) -> None:
     manifest = prepare_live(profile, options, run)
     options.hooks.set_ready("state", False, "the shards are not open yet")
     home = StateHome(options.state / "shards", options.memory, options.state_keys, format_of)
+    options.hooks.opened(lambda: state_figures(home))
     try:
         _execute(profile, options, run, home, manifest, inputs, outputs)
         run.state = state_figures(home)
     finally:
+        options.hooks.opened(lambda: run.state)  # the last figures: closed shards cannot be asked
         home.close()
 
 

@@ -68,7 +68,7 @@ class LiveEncode:
         if part.skip:
             events = sorted(part.work + part.skip, key=lambda item: item.order)
         out: dict[str, list[LivePublication]] = {}
-        count = self._stats.count
+        count, observer = self._stats.count, self._stats.observer
         for item in events:
             detail: Any = item.detail
             if item.kind == PAYMENT:
@@ -78,8 +78,12 @@ class LiveEncode:
                 headers: list[Header] = [(IDENTITY, identity)]
                 if item.duplicate:
                     count("duplicates", "retry")
+                    if observer is not None:
+                        observer.duplicate()
                 else:
                     count("decisions", detail["action"])
+                    if observer is not None:
+                        observer.decision(detail)
                     if item.headers:
                         detail["trace_id"] = trace_id(item.headers)
                     value, more = self._encoder("decision", detail)
@@ -90,6 +94,8 @@ class LiveEncode:
             elif item.kind == DEAD_LETTER:
                 count("dead_letters", detail[0])
                 topic, partition, offset = item.origin
+                if observer is not None:
+                    observer.dead_letter(topic, detail[0])
                 identity = dead_letter_identity(topic, partition, offset)
                 record = dead_letter(item)
                 record["payload"] = record["payload"][:_MOST_PAYLOAD]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
+
+Figures = Callable[[], dict[str, dict[str, float]]]
 
 
 class LiveHooks(Protocol):
@@ -41,6 +44,9 @@ class LiveHooks(Protocol):
     def set_ready(self, part: str, ready: bool, why: str, /) -> None:
         """Whether a part (state, inputs, outputs) is ready, and why not."""
 
+    def opened(self, figures: Figures, /) -> None:
+        """The state is open; `figures` gives what it costs, as `flows.state_stats` counts it, until it is closed."""
+
 
 class NoHooks:
     """Nobody listens."""
@@ -74,3 +80,6 @@ class NoHooks:
 
     def set_ready(self, part: str, ready: bool, why: str, /) -> None:
         """Not counted."""
+
+    def opened(self, figures: Figures, /) -> None:
+        """Not asked."""

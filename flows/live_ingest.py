@@ -13,7 +13,7 @@ from typing import Any, Final
 from flows.ingest import STREAMS, dead_item, ingest
 from flows.kafka_client import Offsets
 from flows.label_input import label_input
-from flows.live_options import INPUTS, LABELLED_OUTCOMES, TRACEPARENT, LiveOptions
+from flows.live_options import CONTRACT_OF, INPUTS, LABELLED_OUTCOMES, TRACEPARENT, LiveOptions
 from flows.profile import Profile
 from flows.streams import Stream
 from operators.inflight import PAYMENT, TICK, InFlight
@@ -78,6 +78,10 @@ class LiveIngest:
         self._makers: dict[str, Make] = {}
         self._made_at_us = 0
         self._renew()
+
+    def contract_of(self, topic: str) -> str:
+        """The contract of an input topic's records."""
+        return CONTRACT_OF[self._stream_of[topic]]
 
     def items(self, messages: Iterable[Any]) -> list[InFlight]:
         """The items of messages, in their order."""

@@ -150,6 +150,10 @@ class LiveMetrics:
             raise ValueError(message)
         self.ready[part] = (ready, why)
 
+    def opened(self, figures: Callable[[], dict[str, dict[str, float]]]) -> None:
+        """The state is open; `figures` gives what it costs."""
+        self.state = figures
+
     # Called where records are encoded (flows/decide.py), through RunStats.observer.
 
     def decision(self, decision: Mapping[str, Any]) -> None:

@@ -21,6 +21,10 @@ TRANSACTIONS: Final = "transactions"
 LABELLED_OUTCOMES: Final = "labelled_outcomes"
 INPUTS: Final = (TRANSACTIONS, "device_events", "identity_events", LABELLED_OUTCOMES)
 OUTPUTS: Final = ("decisions", "dead_letters")
+CONTRACT_OF: Final = dict(
+    zip(INPUTS, ("transaction", "device_event", "identity_event", "labelled_outcome"), strict=True)
+)
+"""Contract by input stream."""
 EARLIEST: Final = "earliest"
 LATEST: Final = "latest"
 TRACEPARENT: Final = "traceparent"

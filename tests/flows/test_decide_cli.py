@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -104,6 +105,10 @@ def test_payments_are_decided_by_weir_toml_and_retries_answered_after_a_restart(
         decide.feed(unique)
         wait_until(process, lambda: len(decide.decisions()) >= len(unique))
         scraped = decide.scrape()
+        total = sum(float(one) for one in re.findall(r"^weir_payments_decided_total\{[^}]*\} (\S+)", scraped, re.M))
+        assert total == len(unique)
+        assert f'weir_events_read_total{{contract="transaction"}} {len(unique)}.0' in scraped
+        assert re.search(r"^weir_state_disk_bytes [1-9]", scraped, re.M)
         assert f'weir_records_published_total{{output="decisions"}} {len(unique)}.0' in scraped
         ended(process)
         before = {one["transaction_id"]: one for one in decide.decisions()}
