@@ -281,13 +281,17 @@ class LivePart(StatefulSourcePartition[Part, SourceState]):
         if self._ended_at is not None:
             self._options.hooks.stalled(started - self._ended_at)
             self._ended_at = None
-        messages = self._reader.messages(self._options.batch)
+        # What could not be decoded comes before anything else: a partition's order is kept.
+        messages = self._ingest.unread or self._reader.messages(self._options.batch)
         if started - self._told > _TELL_EVERY_S:
             self._told = started
             self._reader.tell(self._ingest.event_times)
-        self._idle = not messages
-        if messages:
-            events = self._ingest.items(messages)
+        events = self._ingest.items(messages) if messages else []
+        if self._ingest.unread:
+            self._reader.watch.down(self._ingest.why)
+            self._run.pulse.beat(self._ingest.why)
+        self._idle = not events
+        if events:
             self._run.stats.stage("ingest").observe(time.perf_counter() - started, len(events))
             return self._deliver(events)
         return self._deliver([]) if self._leads and self._epochs.empty else ()
