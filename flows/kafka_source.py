@@ -27,10 +27,8 @@ from flows.kafka_client import (
     asked,
     bounds_of,
     check_position,
-    fatal,
     partitions_of,
     properties,
-    stream_error,
 )
 from flows.live_ingest import LiveIngest
 from flows.live_options import LiveOptions
@@ -212,9 +210,7 @@ class Reader:
                 self._run.stop.is_set,
             )
             check_position("inputs", topic, partition, self.offsets[topic][partition], low, high)
-        if fatal(error):
-            raise stream_error(self.watch.side, str(topic or self._topics), error)
-        self.watch.hear(error)
+        self.watch.hear(error)  # and `messages` raises what ends the run
 
     def commit(self) -> None:
         """Tell the group how far we are; for lag tools only, so it may fail."""
