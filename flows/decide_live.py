@@ -14,7 +14,7 @@ from flows.live import run_live
 from flows.live_options import INPUTS, OUTPUTS, LiveOptions
 from flows.live_process import CONTRACTS, LiveProcess
 from flows.registry import Registry, RegistryConfig
-from schemas.wire import JsonDecoder, JsonEncoder, WireDecoder, WireEncoder
+from schemas.wire import AvroEncoder, JsonDecoder, JsonEncoder, WireDecoder, WireEncoder
 from schemas.wire_avro import FingerprintDecoder, FingerprintEncoder, FramedDecoder, FramedEncoder
 
 _PUBLISHED: Final = ("decision", "dead_letter")
@@ -75,7 +75,8 @@ def wire_of(wire: WireSection, inputs: Mapping[str, Any]) -> tuple[dict[str, Wir
     if wire.format == "json":
         return {name: JsonDecoder() for name in inputs}, JsonEncoder()
     if wire.registry is None:
-        return {name: FingerprintDecoder(CONTRACTS[name]) for name in inputs}, FingerprintEncoder()
+        decoders: dict[str, WireDecoder] = {name: FingerprintDecoder(CONTRACTS[name]) for name in inputs}
+        return decoders, AvroEncoder(FingerprintEncoder(), FingerprintDecoder("decision"))
     password = wire.registry_password.value if wire.registry_password else None
     registry = Registry(
         RegistryConfig(
@@ -86,7 +87,8 @@ def wire_of(wire: WireSection, inputs: Mapping[str, Any]) -> tuple[dict[str, Wir
         )
     )
     ids = {name: registry.register(subject_of(name), published_form(name)) for name in _PUBLISHED}
-    return {name: FramedDecoder(CONTRACTS[name], registry) for name in inputs}, FramedEncoder(ids)
+    framed: dict[str, WireDecoder] = {name: FramedDecoder(CONTRACTS[name], registry) for name in inputs}
+    return framed, AvroEncoder(FramedEncoder(ids), FramedDecoder("decision", registry))
 
 
 def _client_properties(config: Config) -> dict[str, str | int | float | bool]:

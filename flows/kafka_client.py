@@ -45,7 +45,7 @@ _FATAL: Final[Mapping[int, str]] = {
 }
 """Errors that no retry cures, and what to do."""
 
-_UNKNOWN: Final = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
+_UNKNOWN: Final = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)
 
 Offsets = dict[str, dict[int, int]]
 """Topic -> partition -> offset."""
@@ -106,7 +106,8 @@ class BrokerWatch:
     def hear(self, error: KafkaError) -> None:
         """Called by the client with each error."""
         self._hooks.broker_error(self.side, name_of(error))
-        if fatal(error):
+        # While it runs, a broker that restarts may not know its topics for a moment; a start asks for them itself.
+        if fatal(error) and error.code() not in _UNKNOWN:
             self.fault = self.fault or stream_error(self.side, self._bootstrap, error)
             return
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
@@ -157,13 +158,15 @@ def asked(question: Callable[[], T], watch: BrokerWatch, pulse: Pulse, what: str
     Raises:
         StreamError: No further asking would help, or `stop` says that nobody wants to know any more.
     """
-    began = time.monotonic()
+    unknown_since: float | None = None
     while True:
         try:
             answer = question()
         except KafkaException as raised:
             error: KafkaError = raised.args[0]
-            unsure = error.code() in _UNKNOWN and time.monotonic() - began < _UNKNOWN_FOR_S
+            now = time.monotonic()
+            unknown_since = (unknown_since or now) if error.code() in _UNKNOWN else None
+            unsure = unknown_since is not None and now - unknown_since < _UNKNOWN_FOR_S
             if fatal(error) and not unsure:
                 raise stream_error(watch.side, what, error) from raised
             watch.down(str(error.str()))

@@ -9,7 +9,8 @@ to again by the next snapshot is kept in the ledger.
 Records of the ledger (integers big endian):
 
     b"d" day (4) transaction_id                    the decision as published, see `_pack`
-    b"a" output (1) duplicate (1) identity         adopted and not come to again: count (4), then the decision, packed
+    b"a" sort (1) identity                         adopted and not come to again: count (4), then the decision, packed;
+                                                   sort: d decision, r answer to a retry, l dead letter
     b"w" transaction_id                            retries that wait for their decision: count (4)
 
 All slots get an item in every epoch, the first batch of an epoch being told to all, so that each makes a snapshot; the
@@ -47,14 +48,15 @@ LEDGER: Final = "ledger"
 _ALL: Final = 2**62
 _SWEPT_AT_ONCE: Final = 2_000
 """Ledger entries deleted in one snapshot at the least; twice as many as were added, if that is more, lest it grow."""
-_CODES: Final = {DECISIONS: b"d", DEAD_LETTERS: b"l"}
+_SORTS: Final = {(DECISIONS, False): b"d", (DECISIONS, True): b"r", (DEAD_LETTERS, False): b"l"}
+_DECISION: Final = b"d"
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Any]).decode
 _lz4 = pa.Codec("lz4_raw")
 
-Adopted = tuple[bytes, bytes, bool]
-"""Output's code, identity, whether it is the answer to a retry."""
+Adopted = tuple[bytes, bytes]
+"""Sort and identity."""
 
 
 class SlotState(TypedDict):
@@ -100,15 +102,15 @@ class Slot(StatefulSinkPartition[Sequence[LivePublication], SlotState]):
         self._kept: set[Adopted] = set()  # adopted ones that stand in the ledger
         self._changed: set[Adopted] = set()  # those of which the ledger does not know the count
         for name, value in ledger.scan(b"a", b"b", _ALL):
-            adopted = (name[1:2], name[3:], name[2:3] == b"1")
+            adopted = (name[1:2], name[2:])
             self._adopted[adopted] = int.from_bytes(value[:4], "big")
             self._kept.add(adopted)
             if len(value) > 4:
-                self._packed[name[3:]] = value[4:]
+                self._packed[name[2:]] = value[4:]
 
     def adopt(self, output: str, identity: bytes, duplicate: bool, value: bytes, key: bytes, headers: Any) -> None:
         """A record of ours was read back."""
-        adopted = (_CODES[output], identity, duplicate)
+        adopted = (_SORTS[output, duplicate], identity)
         self._adopted[adopted] = self._adopted.get(adopted, 0) + 1
         self._changed.add(adopted)
         if output == DECISIONS and not duplicate:
@@ -156,7 +158,7 @@ class Slot(StatefulSinkPartition[Sequence[LivePublication], SlotState]):
 
     def _is_adopted(self, record: LivePublication, duplicate: bool) -> bool:
         """Whether a run that died has published this record already; it then counts as come to again."""
-        adopted = (_CODES[record.output], record.identity, duplicate)
+        adopted = (_SORTS[record.output, duplicate], record.identity)
         left = self._adopted.get(adopted, 0)
         if not left:
             return False
@@ -238,11 +240,11 @@ class Slot(StatefulSinkPartition[Sequence[LivePublication], SlotState]):
         """Let the ledger know what the flow has not come to again: the next read-back starts behind it."""
         writes: list[tuple[bytes, bytes | None]] = []
         for adopted in self._changed:
-            code, identity, duplicate = adopted
-            name = b"a" + code + (b"1" if duplicate else b"0") + identity
+            sort, identity = adopted
+            name = b"a" + sort + identity
             left = self._adopted.get(adopted, 0)
             if left:
-                packed = b"" if duplicate or code != _CODES[DECISIONS] else self._packed[identity]
+                packed = self._packed[identity] if sort == _DECISION else b""
                 writes.append((name, left.to_bytes(4, "big") + packed))
                 self._kept.add(adopted)
             elif adopted in self._kept:

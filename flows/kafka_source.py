@@ -28,10 +28,8 @@ from flows.kafka_client import (
     asked,
     bounds_of,
     check_position,
-    fatal,
     partitions_of,
     properties,
-    stream_error,
 )
 from flows.live_ingest import LiveIngest
 from flows.live_options import LiveOptions
@@ -213,9 +211,7 @@ class Reader:
                 self._run.stop.is_set,
             )
             check_position("inputs", topic, partition, self.offsets[topic][partition], low, high)
-        if fatal(error):
-            raise stream_error(self.watch.side, str(topic or self._topics), error)
-        self.watch.hear(error)
+        self.watch.hear(error)  # and `messages` raises what ends the run
 
     def commit(self) -> None:
         """Tell the group how far we are; for lag tools only, so it may fail."""
@@ -282,14 +278,19 @@ class LivePart(StatefulSourcePartition[Part, SourceState]):
         if self._ended_at is not None:
             self._options.hooks.stalled(started - self._ended_at)
             self._ended_at = None
-        messages = self._reader.messages(self._options.batch)
+        # What could not be decoded comes before anything else: a partition's order is kept.
+        messages = self._ingest.unread or self._reader.messages(self._options.batch)
         if started - self._told > _TELL_EVERY_S:
             self._told = started
             self._reader.tell(self._ingest.event_times)
-        self._idle = not messages
-        if messages:
-            events = self._ingest.items(messages)
-            for topic, count in Counter(message.topic() for message in messages).items():
+        events = self._ingest.items(messages) if messages else []
+        if self._ingest.unread:
+            self._reader.watch.down(self._ingest.why)
+            self._run.pulse.beat(self._ingest.why)
+        self._idle = not events
+        if events:
+            read = messages[: len(messages) - len(self._ingest.unread)]
+            for topic, count in Counter(message.topic() for message in read).items():
                 self._options.hooks.read(self._ingest.contract_of(topic), count)
             self._run.stats.stage("ingest").observe(time.perf_counter() - started, len(events))
             return self._deliver(events)

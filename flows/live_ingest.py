@@ -7,7 +7,7 @@ tick stands before the first item at or behind its boundary.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from flows.ingest import STREAMS, dead_item, ingest
@@ -17,7 +17,7 @@ from flows.live_options import CONTRACT_OF, INPUTS, LABELLED_OUTCOMES, TRACEPARE
 from flows.profile import Profile
 from flows.streams import Stream
 from operators.inflight import PAYMENT, TICK, InFlight
-from schemas.errors import ContractError
+from schemas.errors import ContractError, StreamError
 from schemas.events import Tick
 from schemas.pan import redact_text
 from schemas.reasons import TOO_LARGE
@@ -40,6 +40,8 @@ class LiveIngest:
         clock_us: Largest time of arrival so far.
         sequence: Number of the next item.
         event_times: (topic, partition) -> event time of the last event read.
+        unread: Messages that could not be decoded yet, a registry being down; they come first at the next call.
+        why: What was wrong then.
     """
 
     def __init__(
@@ -65,6 +67,8 @@ class LiveIngest:
         self.clock_us = clock_us
         self.sequence = sequence
         self.event_times: dict[tuple[str, int], int] = {}
+        self.unread: list[Any] = []
+        self.why = ""
         self._profile = profile
         self._options = options
         self._now_us = now_us
@@ -83,12 +87,13 @@ class LiveIngest:
         """The contract of an input topic's records."""
         return CONTRACT_OF[self._stream_of[topic]]
 
-    def items(self, messages: Iterable[Any]) -> list[InFlight]:
-        """The items of messages, in their order."""
+    def items(self, messages: Sequence[Any]) -> list[InFlight]:
+        """The items of messages, in order, up to one that a decoder cannot read now."""
         out: list[InFlight] = []
+        self.unread = []
         now_us = self._now_us()
         tick_us = self._tick_us
-        for message in messages:
+        for number, message in enumerate(messages):
             topic, partition, offset = origin = message.topic(), message.partition(), message.offset()
             appended_us = min(message.timestamp()[1] * 1_000, now_us)
             if appended_us > self.clock_us:
@@ -97,7 +102,11 @@ class LiveIngest:
                 self.clock_us = appended_us
                 if appended_us - self._made_at_us >= _RENEW_US:
                     self._renew()
-            item = self._item(message, origin)
+            try:
+                item = self._item(message, origin)
+            except StreamError as error:
+                self.unread, self.why = list(messages[number:]), str(error)
+                break
             item.order = (self.sequence,)
             item.ingested_at_us = self.clock_us
             self.sequence += 1

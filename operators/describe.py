@@ -139,6 +139,8 @@ def describe_record(step: str, key: bytes, value: bytes) -> dict[str, Any]:
         values, decision = msgspec.msgpack.decode(value)
         return {"decision": _with_times(decision), "values_kept": len(values)}
     if step == LEDGER and key[:1] == b"d":
+        if len(value) != 12:  # of a live flow: the decision itself
+            return {"published_bytes": msgspec.msgpack.decode(value)[0]}
         return {"offset": int.from_bytes(value[:8], "big"), "length": int.from_bytes(value[8:], "big")}
     return {"bytes": len(value)}
 

@@ -7,7 +7,7 @@ registry comes from flows/, since it asks a server.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from schemas.codec import encode_json
@@ -30,6 +30,7 @@ class WireDecoder(Protocol):
         Raises:
             ContractError: The value cannot be read; its reason is one of `schemas.reasons`. Nothing else is raised for
                 what a message holds.
+            StreamError: A registry cannot be asked now; the flow waits, and tries this very message again.
         """
         ...
 
@@ -79,3 +80,39 @@ class JsonEncoder:
         """The decision marked as the answer to a retry; the field stands behind all texts from outside."""
         before, found, behind = value.rpartition(_ORIGINAL)
         return before + _RETRY + behind if found else value
+
+
+class AvroEncoder:
+    """Values are Avro, as `encode` writes them; for answers to retries they are read back and written again."""
+
+    maps_features: bool = False
+
+    def __init__(
+        self, encode: Callable[[str, Mapping[str, Any]], tuple[bytes, list[Header]]], decode: WireDecoder
+    ) -> None:
+        """Prepare.
+
+        Args:
+            encode: Value and headers of a record of a contract.
+            decode: Reads decisions, with the schema that their writer had.
+        """
+        self._encode = encode
+        self._decode = decode
+
+    def __call__(self, contract: str, record: Mapping[str, Any], /) -> tuple[bytes, list[Header]]:
+        """The record in Avro, and what a reader needs to know."""
+        return self._encode(contract, record)
+
+    def as_duplicate(self, value: bytes, headers: Headers, /) -> bytes:
+        """The decision marked as the answer to a retry; one that an earlier start wrote in JSON stays JSON.
+
+        Raises:
+            TypeError: `decode` does not make a mapping of it: it is not the decoder of decisions.
+        """
+        if value[:1] == b"{":
+            return JsonEncoder().as_duplicate(value, headers)
+        record = self._decode(value, headers)
+        if isinstance(record, bytes):
+            message = "expected a decoder of Avro, which gives a mapping; found one that gives bytes"
+            raise TypeError(message)
+        return self._encode("decision", {**record, "duplicate": True})[0]

@@ -23,11 +23,10 @@ import fastavro
 from fastavro.schema import fingerprint as avro_fingerprint
 from fastavro.schema import parse_schema, to_parsing_canonical_form
 
-from schemas.codec import contract, encode_avro, fingerprint, plain_contract, read_avro, without_logical_types
+from schemas.codec import contract, encode_avro, fingerprint, plain_contract, without_logical_types
 from schemas.compatibility import incompatibilities
 from schemas.errors import ContractError
 from schemas.reasons import NOT_AVRO, UNKNOWN_CONTRACT
-from schemas.wire import JsonEncoder
 
 FINGERPRINT_HEADER: Final = "avro-fingerprint"
 Schema = Any
@@ -150,8 +149,6 @@ class FingerprintDecoder:
 class FramedEncoder:
     """Records of ours in Confluent's framing."""
 
-    maps_features: bool = False
-
     def __init__(self, ids: Mapping[str, int]) -> None:
         """Take the ids that the registry gave to the contracts, by contract."""
         self._frames = {name: b"\x00" + schema_id.to_bytes(4, "big") for name, schema_id in ids.items()}
@@ -160,29 +157,13 @@ class FramedEncoder:
         """Value and headers of one message; raises as `encode_avro`, KeyError for a contract without an id."""
         return self._frames[contract] + encode_avro(contract, record), []
 
-    def as_duplicate(self, value: bytes, headers: Headers) -> bytes:
-        """A published decision with `duplicate` set; one that an earlier start wrote in JSON stays JSON."""
-        if value[:1] == b"{":
-            return JsonEncoder().as_duplicate(value, headers)
-        return value[:_FRAME_BYTES] + _as_duplicate(value[_FRAME_BYTES:])
-
 
 class FingerprintEncoder:
     """Records of ours as bare Avro, named by a header."""
 
-    maps_features: bool = False
-
     def __call__(self, contract: str, record: Mapping[str, Any]) -> tuple[bytes, list[tuple[str, bytes]]]:
         """Value and headers of one message; raises as `encode_avro`."""
         return encode_avro(contract, record), [(FINGERPRINT_HEADER, _header(contract))]
-
-    def as_duplicate(self, value: bytes, headers: Headers) -> bytes:
-        """A published decision with `duplicate` set; one that an earlier start wrote in JSON stays JSON."""
-        return JsonEncoder().as_duplicate(value, headers) if value[:1] == b"{" else _as_duplicate(value)
-
-
-def _as_duplicate(payload: bytes) -> bytes:
-    return encode_avro("decision", {**read_avro("decision", payload), "duplicate": True})
 
 
 Decode = Callable[[bytes, Headers], dict[str, Any]]
