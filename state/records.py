@@ -48,7 +48,7 @@ def read_shard(directory: Path) -> dict[str, StepRecords]:
         )
     except Exception as error:
         msg = (
-            f"shard {directory.name}: RocksDB cannot read {path}: {error}; restore the shard from a backup "
+            f"shard {directory.name}: RocksDB cannot read {path}: {error}; restore a backup "
             "(docs/runbooks/corrupt-shard.md)"
         )
         raise StateError(msg) from error

@@ -99,8 +99,8 @@ def _committed(shard: Shard, step: str) -> tuple[int, int]:
         return decode_version(record)
     except struct.error as error:
         msg = (
-            f"shard {step}/{shard.name}: the version record has {len(record)} bytes instead of 16; restore the shard "
-            "from a backup (docs/runbooks/corrupt-shard.md)"
+            f"shard {step}/{shard.name}: the version record has {len(record)} bytes instead of 16; restore a "
+            "backup (docs/runbooks/corrupt-shard.md)"
         )
         raise StateError(msg) from error
 
@@ -111,8 +111,7 @@ def _check_read(where: str, cursor: Any) -> None:
         cursor.status()
     except Exception as error:
         msg = (
-            f"shard {where}: an undo record cannot be read: {error}; restore the shard from a backup "
-            "(docs/runbooks/corrupt-shard.md)"
+            f"shard {where}: an undo record cannot be read: {error}; restore a backup (docs/runbooks/corrupt-shard.md)"
         )
         raise StateError(msg) from error
 
@@ -127,8 +126,7 @@ def decode_images(where: str, record: bytes) -> list[Any]:
         images: list[Any] = msgspec.msgpack.decode(record, type=list[bytes | None])
     except msgspec.DecodeError as error:
         msg = (
-            f"shard {where}: an undo record cannot be read: {error}; restore the shard from a backup "
-            "(docs/runbooks/corrupt-shard.md)"
+            f"shard {where}: an undo record cannot be read: {error}; restore a backup (docs/runbooks/corrupt-shard.md)"
         )
         raise StateError(msg) from error
     return images

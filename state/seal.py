@@ -88,7 +88,7 @@ class ShardSeal:
         except (struct.error, InvalidTag, KeyError) as error:
             msg = (
                 f"shard {self._name}: an encrypted record does not open ({type(error).__name__}): altered, cut off or "
-                "not written here; restore the shard from a backup (docs/runbooks/corrupt-shard.md)"
+                "not written here; restore a backup (docs/runbooks/corrupt-shard.md)"
             )
             raise StateError(msg) from error
         msg = (
@@ -115,8 +115,8 @@ class ShardSeal:
             return self._names.decrypt(hidden, [place])
         except InvalidTag as error:
             msg = (
-                f"shard {self._name}: an encrypted key does not open: altered or not written here; restore the shard "
-                "from a backup (docs/runbooks/corrupt-shard.md)"
+                f"shard {self._name}: an encrypted key does not open: altered or not written here; restore a "
+                "backup (docs/runbooks/corrupt-shard.md)"
             )
             raise StateError(msg) from error
 
@@ -325,7 +325,7 @@ def _decode(record: bytes, form: Any, name: str) -> Any:
         return msgspec.msgpack.decode(record, type=form)
     except msgspec.MsgspecError as error:
         msg = (
-            f"shard {name}: what is kept about its keys cannot be read ({error}); restore the shard from a backup "
+            f"shard {name}: what is kept about its keys cannot be read ({error}); restore a backup "
             "(docs/runbooks/corrupt-shard.md)"
         )
         raise StateLayoutError(msg) from error

@@ -283,7 +283,7 @@ class Shard:
         """What to raise when RocksDB refuses to write."""
         msg = (
             f"shard {self.name}: RocksDB refuses to write in {self._directory}: {error}; free the disk "
-            "(docs/runbooks/disk-full.md) or restore the shard (docs/runbooks/corrupt-shard.md), then start again"
+            "(docs/runbooks/disk-full.md) or restore a backup (docs/runbooks/corrupt-shard.md), then start again"
         )
         return StateError(msg)
 
@@ -329,7 +329,7 @@ class Shard:
                 )
                 raise StateLockedError(msg) from error
             msg = (
-                f"shard {self.name}: RocksDB cannot open {path}: {error}; restore the shard from a backup "
+                f"shard {self.name}: RocksDB cannot open {path}: {error}; restore a backup "
                 "(docs/runbooks/corrupt-shard.md)"
             )
             raise StateError(msg) from error
