@@ -142,7 +142,7 @@ class KafkaBroker:
         config.write_text("".join(f"{key}={value}\n" for key, value in self._all_properties(data).items()))
         if not (data / "meta.properties").exists():
             identity = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-            arguments = ("format", "-t", identity, "-c", str(config))
+            arguments = ("format", f"--cluster-id={identity}", "-c", str(config))  # it may begin with a dash
             done = subprocess.run(
                 java_command("kafka.tools.StorageTool", *arguments), capture_output=True, text=True, check=False
             )
