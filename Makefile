@@ -1,5 +1,5 @@
-# make setup | demo | test | lint | bench | bench-state | chaos | lock; each sets up .venv first and needs nothing but Python 3.11 or 3.12.
-.PHONY: setup demo test lint bench bench-state chaos lock format
+# make setup | demo | test | lint | bench | bench-state | live | chaos | lock; each sets up .venv first and needs nothing but Python 3.11 or 3.12.
+.PHONY: setup demo test lint bench bench-state live chaos lock format
 
 setup:
 	@./deploy/setup.sh
@@ -26,6 +26,10 @@ bench: setup
 # Memory, resume, stalls and throughput at 100 thousand, 1 million and 5 million entities; the states are kept.
 bench-state: setup
 	.venv/bin/python -m load_tests.bench_growth --out bench-out/growth
+
+# From payment produced to decision consumed over a Kafka of its own, 1,000 a second: percentiles and what the tail is of.
+live: setup
+	.venv/bin/python -m load_tests.live --out live-out
 
 # Replays that are killed, stopped, starved and damaged KILLS times must end as if nothing had been: docs/chaos.md.
 KILLS ?= 50
