@@ -120,8 +120,8 @@ def deciding(config: Path, log: Path, ports: list[int]) -> Iterator[subprocess.P
 
 
 def traffic(directory: Path, payments: int, seed: int) -> Iterator[Event]:
-    """Payments of a day and the events around them, made once: each customer pays about as often as in a day."""
-    params = Params(payments=payments + payments // 10, days=1, customers=max(1_000, payments), seed=seed)
+    """Payments of many customers, about one each, and the events around them; made once."""
+    params = Params(payments=payments + payments // 10, days=3, customers=max(1_000, payments), seed=seed)
     events = directory / "events"
     if not is_made(params, events):
         generate(params, events)
