@@ -166,17 +166,24 @@ def measure(bootstrap: str, given: argparse.Namespace, console: Console) -> tupl
         loop.run(iter(events), given.rate, still)
         loop.drain(_DRAIN_S, still)
         cpu_s = _cpu_s(ports) - before
+        for number, port in enumerate(ports):
+            (given.out / f"metrics-{number}.txt").write_text(scrape(port))
         consumer.close()
     return measured(loop.timeline, int(given.rate * given.warm_up)), loop, cpu_s
+
+
+def scrape(port: int) -> str:
+    """What a process of Weir tells of itself."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        text: str = answer.read().decode()
+        return text
 
 
 def _cpu_s(ports: list[int]) -> float:
     """Processor seconds of Weir's processes since they started, by their own metrics."""
     total = 0.0
     for port in ports:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-            text = answer.read().decode()
-        found = re.search(r"^process_cpu_seconds_total (\S+)", text, re.M)
+        found = re.search(r"^process_cpu_seconds_total (\S+)", scrape(port), re.M)
         total += float(found[1]) if found else 0.0
     return total
 

@@ -370,7 +370,9 @@ class Decide:
         been: if it is not here, it is no longer kept. Likewise of what an earlier run left, with whatever number of
         workers it ran.
         """
-        if not store.memo.setdefault("held_back", bool(store.scan(b"w", b"x", 1))):
+        if "held_back" not in store.memo:  # looked for once: a scan writes out what waits to be written
+            store.memo["held_back"] = bool(store.scan(b"w", b"x", 1))
+        if not store.memo["held_back"]:
             return []
         store.memo["held_back"] = store.memo["any_waiting"] = False
         out: list[InFlight] = []
