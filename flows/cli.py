@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.contracts_cli import contracts_app
+from flows.dead_letters_cli import dead_letters_app
 from flows.exits import exit_code
 from flows.live_cli import add_flow, config_app
 from flows.rekey import rekey_command
@@ -41,6 +42,7 @@ app.add_typer(state_app, name="state")
 app.add_typer(contracts_app, name="contracts")
 app.add_typer(topics_app, name="topics")
 app.add_typer(config_app, name="config")
+app.add_typer(dead_letters_app, name="dead-letters")
 state_app.command("rekey")(rekey_command)
 
 

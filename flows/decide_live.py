@@ -13,7 +13,7 @@ from flows.kafka_properties import kafka_properties
 from flows.live import run_live
 from flows.live_options import INPUTS, OUTPUTS, LiveOptions
 from flows.live_process import CONTRACTS, LiveProcess
-from flows.registry import Registry, RegistryConfig
+from flows.registry import registry_of
 from schemas.wire import AvroEncoder, JsonDecoder, JsonEncoder, WireDecoder, WireEncoder
 from schemas.wire_avro import FingerprintDecoder, FingerprintEncoder, FramedDecoder, FramedEncoder
 
@@ -74,18 +74,10 @@ def wire_of(wire: WireSection, inputs: Mapping[str, Any]) -> tuple[dict[str, Wir
     """
     if wire.format == "json":
         return {name: JsonDecoder() for name in inputs}, JsonEncoder()
-    if wire.registry is None:
+    registry = registry_of(wire)
+    if registry is None:
         decoders: dict[str, WireDecoder] = {name: FingerprintDecoder(CONTRACTS[name]) for name in inputs}
         return decoders, AvroEncoder(FingerprintEncoder(), FingerprintDecoder("decision"))
-    password = wire.registry_password.value if wire.registry_password else None
-    registry = Registry(
-        RegistryConfig(
-            wire.registry,
-            username=wire.registry_user,
-            password=password,
-            ca=str(wire.registry_ca) if wire.registry_ca else None,
-        )
-    )
     ids = {name: registry.register(subject_of(name), published_form(name)) for name in _PUBLISHED}
     framed: dict[str, WireDecoder] = {name: FramedDecoder(CONTRACTS[name], registry) for name in inputs}
     return framed, AvroEncoder(FramedEncoder(ids), FramedDecoder("decision", registry))

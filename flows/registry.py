@@ -7,12 +7,15 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
 
 import urllib3
 
 from schemas.errors import ConfigError, StreamError
+
+if TYPE_CHECKING:
+    from flows.config import WireSection
 
 _JSON: Final = "application/vnd.schemaregistry.v1+json"
 # Error codes of the API that mean "no such thing"; everything else under 500 is a refusal.
@@ -191,3 +194,18 @@ class Registry:
 def _hidden(url: str) -> str:
     """A URL without what stands before an @."""
     return url if "@" not in url else "…@" + url.rpartition("@")[2]
+
+
+def registry_of(wire: WireSection) -> Registry | None:
+    """The registry of [wire]; None without."""
+    if wire.registry is None:
+        return None
+    password = wire.registry_password.value if wire.registry_password else None
+    return Registry(
+        RegistryConfig(
+            wire.registry,
+            username=wire.registry_user,
+            password=password,
+            ca=str(wire.registry_ca) if wire.registry_ca else None,
+        )
+    )
