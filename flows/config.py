@@ -279,12 +279,15 @@ def _decide(table: Table, streams: Mapping[str, str]) -> DecideSection:
     group = table.text("group", "weir-decide", "the name of a consumer group")
     if not _GROUP.match(group):
         table.refuse("group", group, "1 to 249 printable characters without blanks")
+    transactional = table.truth("transactional", False)
+    if transactional:
+        table.refuse("transactional", True, "false: Kafka transactions are not built yet")
     section = DecideSection(
         group=group,
         batch=table.whole("batch", 500, 1, 100_000),
         epoch_s=table.seconds("epoch", 1.0, 0.05, 60.0),
         deadlines=table.truth("deadlines", True),
-        transactional=table.truth("transactional", False),
+        transactional=transactional,
         start=_starts(table.table("start"), streams),
         stop_within_s=table.seconds("stop_within", 10.0, 0.1, 3600.0),
         no_progress_after_s=table.seconds("no_progress_after", 30.0, 0.0, DAY_S),

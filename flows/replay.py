@@ -33,7 +33,7 @@ from flows.source import EventsSource, Run
 from flows.state_manifest import FORMAT, carried_on, check_format, own_entries, predecessor
 from flows.state_stats import state_figures
 from operators.record_formats import format_of
-from schemas.errors import ConfigError, PeerError, StateError, WeirError
+from schemas.errors import ConfigError, PeerError, StateError, StateLockedError, WeirError
 from schemas.tokens import TokenKeys
 from schemas.validate import Limits
 from state.api import StepStore
@@ -47,6 +47,7 @@ SHARDS: Final = 8
 batches a shard, and a new folder is made sooner: each of a shard's column families costs a sync of the disk."""
 MANIFEST: Final = "manifest.json"
 _LOST_PEER: Final = re.compile("timely communication error|Send thread panic|Receive thread panic")
+_SQLITE_BUSY: Final = "DatabaseBusy"
 _SQLITE_FULL: Final = "database or disk is full"
 """What SQLite, and with it bytewax's recovery store, says of a full disk."""
 _THROWAWAY_EPOCH: Final = timedelta(seconds=10)
@@ -201,6 +202,10 @@ def engine_error(error: BaseException, directory: Path, number: int, addresses: 
     if _SQLITE_FULL in str(error):
         message = f"{directory / 'recovery'}: {_SQLITE_FULL}; see docs/runbooks/disk-full.md, then start again"
         return StateError(message)
+    if _SQLITE_BUSY in str(error):
+        # One that was stopped in the middle of a commit holds the file without making progress.
+        message = f"state {directory}: its recovery store is open in another process; end that one, then start again"
+        return StateLockedError(message)
     if addresses and _LOST_PEER.search(str(error)):
         message = f"process {number} of {len(addresses)}: lost the connection to another process of the cluster"
         return PeerError(message)
