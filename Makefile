@@ -1,5 +1,5 @@
-# make setup | demo | test | lint | bench | bench-state | live | chaos | lock; each sets up .venv first and needs nothing but Python 3.11 or 3.12.
-.PHONY: setup demo test lint bench bench-state live chaos lock format
+# make setup | demo | test | lint | bench | bench-state | live | chaos | chaos-live | lock; each sets up .venv first and needs nothing but Python 3.11 or 3.12.
+.PHONY: setup demo test lint bench bench-state live chaos chaos-live lock format
 
 setup:
 	@./deploy/setup.sh
@@ -35,6 +35,10 @@ live: setup
 KILLS ?= 50
 chaos: setup
 	.venv/bin/python -m load_tests.chaos --out chaos-out --kills $(KILLS) $(if $(SEED),--seed $(SEED))
+
+# The same over a Kafka of its own, with the broker gone for a minute; counted by a consumer that knows nothing of Weir.
+chaos-live: setup
+	.venv/bin/python -m load_tests.chaos_live --out chaos-live-out --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 
 # Exact versions with hashes of everything, for both Python versions; and of what the image is made of.
 lock: setup

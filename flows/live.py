@@ -30,6 +30,7 @@ from flows.recovery import read_recovery, recovery_file
 from flows.replay import calm_collector, engine_error
 from flows.source import Run
 from flows.state_manifest import predecessor
+from flows.state_owner import own_state
 from flows.state_stats import state_figures
 from flows.streams import Stream
 from operators.record_formats import format_of
@@ -45,9 +46,14 @@ def run_live(profile: Profile, options: LiveOptions, run: Run) -> None:
 
     Raises:
         ConfigError: Streams, topics or the state folder cannot be used.
-        StateError: The state cannot be resumed.
+        StateError: The state cannot be resumed, or another run has it.
         StreamError: A stream cannot be read or written.
     """
+    with own_state(options.state, options.number, options.processes):
+        _run_live(profile, options, run)
+
+
+def _run_live(profile: Profile, options: LiveOptions, run: Run) -> None:
     inputs, outputs = options.streams()
     manifest = prepare_live(profile, options, run)
     options.hooks.set_ready("state", False, "the shards are not open yet")

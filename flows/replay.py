@@ -31,6 +31,7 @@ from flows.publish import DECISIONS, SLOTS, FileSlot, SlotSnapshot
 from flows.published import adopted_decisions
 from flows.source import EventsSource, Run
 from flows.state_manifest import FORMAT, carried_on, check_format, own_entries, predecessor
+from flows.state_owner import own_state
 from flows.state_stats import state_figures
 from operators.record_formats import format_of
 from schemas.errors import ConfigError, PeerError, StateError, StateLockedError, WeirError
@@ -97,6 +98,15 @@ def run_replay(profile: Profile, options: ReplayOptions, run: Run) -> None:
         StateError: The state cannot be resumed.
     """
     files = find_inputs(options.events)
+    if options.state is None:
+        _run_replay(profile, options, run, files)
+        return
+    number, addresses = options.process or (0, ("",))
+    with own_state(options.state, number, len(addresses)):
+        _run_replay(profile, options, run, files)
+
+
+def _run_replay(profile: Profile, options: ReplayOptions, run: Run, files: dict[str, EventFile]) -> None:
     temporary = None
     if options.state is None:
         for slot in SLOTS:

@@ -14,6 +14,8 @@ the functions are wrapped here, from outside, before `flows.cli` runs. At the N-
     open       a shard is about to be opened
     rollback   a batch of a rollback is about to be written
     adopted    an output has been read back, nothing is decided yet
+    read_back  the same of topics
+    delivered  a snapshot of topics has all records delivered, and its ledger does not know yet
 
 `--before FILE` runs a Python file first; the campaign's own tests use it to break the program on purpose. The members
 of a cluster are started the same way as the process that starts them.
@@ -34,7 +36,18 @@ if TYPE_CHECKING:
     from flows.cluster import Cluster
     from flows.stopping import StopSignals
 
-POINTS: Final = ("commit", "sync", "synced", "write", "manifest", "open", "rollback", "adopted")
+POINTS: Final = (
+    "commit",
+    "sync",
+    "synced",
+    "write",
+    "manifest",
+    "open",
+    "rollback",
+    "adopted",
+    "read_back",
+    "delivered",
+)
 
 
 class _Countdown:
@@ -82,6 +95,14 @@ def arm(point: str, hits: int) -> None:
         _wrap(slot, "__init__", after=countdown.hit)
     elif point == "manifest":
         _wrap(flows.replay, "init_db_dir", after=countdown.hit)
+    elif point in ("read_back", "delivered"):
+        import flows.kafka_publish  # noqa: PLC0415
+        import flows.kafka_sink  # noqa: PLC0415
+
+        if point == "read_back":
+            _wrap(flows.kafka_sink.Outputs, "adopt_once", after=countdown.hit)
+        else:
+            _wrap(flows.kafka_publish.Publisher, "flush", after=countdown.hit)
     elif point == "write":
         _tear(countdown)
     else:
