@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,8 +30,10 @@ from load_tests.kafka_broker import BrokerError, KafkaBroker
 from load_tests.live import ROOT, TOPICS, traffic, weir
 
 PROFILE: Final = Path(__file__).resolve().parent / "campaign" / "profile"
-IN_SNAPSHOT: Final = ("commit", "sync", "synced", "delivered")
-IN_START: Final = ("open", "rollback", "read back")
+IN_SNAPSHOT: Final = {"commit": (30, 300), "sync": (3, 12), "synced": (3, 12), "delivered": (9, 48)}
+IN_START: Final = {"open": (1, 3), "rollback": (1, 3), "read_back": (1, 1)}
+"""Points at which a process kills itself, and at which arrival there: from the third epoch on, or while it starts. An
+epoch has one commit a step and shard, one delivery a shard, one sync."""
 OUTAGE: Final = "broker outage"
 _SETTLE_S: Final = (0.3, 4.0)
 """A fault comes so long after a start is ready: from within the first epochs to well behind several commits."""
@@ -67,13 +69,12 @@ def _kill_one(scene: Scene) -> str:
     return f"process {number} of {scene.count}; the others ended by themselves"
 
 
-def _kill_at(points: tuple[str, ...], most_hits: int) -> Callable[[Scene], str]:
+def _kill_at(points: Mapping[str, tuple[int, int]]) -> Callable[[Scene], str]:
     def fault(scene: Scene) -> str:
         scene.cluster.kill()
-        point, hits = scene.rng.choice(points), scene.rng.randint(1, most_hits)
-        if point == "read back":
-            hits = 1  # it is done once
-        scene.cluster.start(scene.count, point.replace(" ", "_"), hits)
+        point = scene.rng.choice(list(points))
+        hits = scene.rng.randint(*points[point])
+        scene.cluster.start(scene.count, point, hits)
         try:
             scene.cluster.wait_died()
         except ClusterError:
@@ -126,8 +127,8 @@ def _outage(scene: Scene) -> str:
 FAULTS: Final[dict[str, Callable[[Scene], str]]] = {
     "kill all": _kill_all,
     "kill one process": _kill_one,
-    "kill in snapshot": _kill_at(IN_SNAPSHOT, 12),
-    "kill in start": _kill_at(IN_START, 3),
+    "kill in snapshot": _kill_at(IN_SNAPSHOT),
+    "kill in start": _kill_at(IN_START),
     "kill twice": _kill_twice,
     "stop": _stop,
 }
