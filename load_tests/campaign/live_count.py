@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import orjson
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from load_tests.campaign.live_load import told_of
 
@@ -73,13 +74,7 @@ class Reader:
 
     def look(self) -> None:
         """Read on to where the topics end now."""
-        ends = {}
-        for topic, number in self._next:
-            bounds = self._consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=_ASK_S)
-            if bounds is None:
-                message = f"{topic}/{number}: the broker does not tell where it ends"
-                raise RuntimeError(message)
-            ends[topic, number] = bounds[1]
+        ends = {place: self._end(*place) for place in self._next}
         waiting = {place for place, end in ends.items() if self._next[place] < end}
         self._consumer.assign([TopicPartition(*place, self._next[place]) for place in waiting])
         while waiting:
@@ -93,6 +88,23 @@ class Reader:
                 if offset + 1 >= ends[place]:
                     waiting.discard(place)
         self._consumer.unassign()
+
+    def _end(self, topic: str, number: int) -> int:
+        """Where a partition ends; a broker that has just come back is asked until it leads it."""
+        until = time.monotonic() + _ASK_S
+        while True:
+            try:
+                bounds = self._consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=5.0)
+            except KafkaException:
+                if time.monotonic() > until:
+                    raise
+                bounds = None
+            if bounds is not None:
+                return bounds[1]
+            if time.monotonic() > until:
+                message = f"{topic}/{number}: the broker does not tell where it ends"
+                raise RuntimeError(message)
+            time.sleep(0.2)
 
     def _take(self, topic: str, value: bytes) -> None:
         if topic != self._decisions:
