@@ -30,6 +30,10 @@ _ACL: Final = "grant it to Weir's user, or correct user and password"
 
 _FATAL: Final[Mapping[int, str]] = {
     KafkaError._AUTHENTICATION: "user, password, token or certificate were refused; correct [kafka.security]",
+    KafkaError._SSL: (
+        "TLS failed; look at ca_file, check_hostname, certificate_file and key_file of [kafka.security], and whether "
+        "this listener speaks TLS"
+    ),
     KafkaError.SASL_AUTHENTICATION_FAILED: "user, password or token were refused; correct [kafka.security]",
     KafkaError.TOPIC_AUTHORIZATION_FAILED: f"an ACL denies the topic; {_ACL}",
     KafkaError.GROUP_AUTHORIZATION_FAILED: f"an ACL denies the consumer group; {_ACL}",
@@ -43,9 +47,13 @@ _FATAL: Final[Mapping[int, str]] = {
     ),
     KafkaError._INVALID_ARG: "a librdkafka property is wrong; correct [kafka]",
 }
-"""Errors that no retry cures, and what to do."""
+"""Errors that no retry cures, and what to do. TLS is one of them until a broker has answered: later, a broker that goes
+down in the midst of a handshake is told as the same."""
 
 _UNKNOWN: Final = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)
+
+_EVENTS_AT_ONCE: Final = 100
+"""What a client tells is heard one event a poll, and a refused login comes behind others."""
 
 Offsets = dict[str, dict[int, int]]
 """Topic -> partition -> offset."""
@@ -102,12 +110,14 @@ class BrokerWatch:
         self._hooks = hooks
         self._told = -TELL_EVERY_S
         self._down = False
+        self._answered = False
 
     def hear(self, error: KafkaError) -> None:
         """Called by the client with each error."""
         self._hooks.broker_error(self.side, name_of(error))
         # While it runs, a broker that restarts may not know its topics for a moment; a start asks for them itself.
-        if fatal(error) and error.code() not in _UNKNOWN:
+        passing = error.code() in _UNKNOWN or (error.code() == KafkaError._SSL and self._answered)
+        if fatal(error) and not passing:
             self.fault = self.fault or stream_error(self.side, self._bootstrap, error)
             return
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
@@ -124,6 +134,7 @@ class BrokerWatch:
 
     def up(self) -> None:
         """The broker answers."""
+        self._answered = True
         if self._down:
             self._down = False
             self._told = -TELL_EVERY_S
@@ -152,8 +163,24 @@ def properties(given: Mapping[str, Any], bootstrap: str, name: str, watch: Broke
     }
 
 
-def asked(question: Callable[[], T], watch: BrokerWatch, pulse: Pulse, what: str, stop: Callable[[], bool]) -> T:
+def asked(
+    question: Callable[[], T],
+    watch: BrokerWatch,
+    pulse: Pulse,
+    what: str,
+    stop: Callable[[], bool],
+    client: Consumer | Producer | None = None,
+) -> T:
     """The answer of a broker, asked for again until there is one.
+
+    Args:
+        question: Asks.
+        watch: Hears of the outage.
+        pulse: Is told of the wait.
+        what: It is about, for messages.
+        stop: Whether to give up.
+        client: Asks, and reads nothing yet: polled after a failure, since a refused login is told that way only, while
+            the question itself says no more than that no broker answers. None: somebody else polls it.
 
     Raises:
         StreamError: No further asking would help, or `stop` says that nobody wants to know any more.
@@ -169,6 +196,10 @@ def asked(question: Callable[[], T], watch: BrokerWatch, pulse: Pulse, what: str
             unsure = unknown_since is not None and now - unknown_since < _UNKNOWN_FOR_S
             if fatal(error) and not unsure:
                 raise stream_error(watch.side, what, error) from raised
+            if client is not None:
+                for _ in range(_EVENTS_AT_ONCE):
+                    client.poll(0)
+            watch.check()
             watch.down(str(error.str()))
         else:
             watch.up()

@@ -42,6 +42,7 @@ def security_properties(security: SecuritySection) -> dict[str, Any]:
             "sasl.oauthbearer.client.id": security.client_id,
             "sasl.oauthbearer.client.secret": security.client_secret.value if security.client_secret else None,
             "sasl.oauthbearer.scope": security.scope,
+            "https.ca.location": security.ca_file,  # of the token endpoint
         }
     if not security.check_hostname:
         found["ssl.endpoint.identification.algorithm"] = "none"

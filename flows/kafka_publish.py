@@ -93,6 +93,7 @@ class Publisher:
             run.pulse,
             ", ".join(topics.values()),
             run.stop.is_set,
+            self._reader,
         )
         self._done = threading.Event()
         self._seen: Offsets = {}

@@ -111,7 +111,12 @@ class Reader:
         given = {**_PROPERTIES, **options.kafka, **_OURS, "group.id": options.group}
         self._consumer = Consumer(properties(given, bootstrap, f"weir-inputs-{options.number}", self.watch))
         counts = asked(
-            lambda: partitions_of(self._consumer, topics), self.watch, run.pulse, ", ".join(topics), run.stop.is_set
+            lambda: partitions_of(self._consumer, topics),
+            self.watch,
+            run.pulse,
+            ", ".join(topics),
+            run.stop.is_set,
+            self._consumer,
         )
         self._assign(counts, at_start=True)
         self._counts = counts

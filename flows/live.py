@@ -84,11 +84,11 @@ def prepare_live(profile: Profile, options: LiveOptions, run: Run) -> dict[str, 
 
     def began(topic: str, start: Start) -> dict[int, int]:
         client, watch = clients["inputs"]
-        return asked(lambda: begin_at(client, topic, start), watch, run.pulse, topic, run.stop.is_set)
+        return asked(lambda: begin_at(client, topic, start), watch, run.pulse, topic, run.stop.is_set, client)
 
     def ends(topic: str) -> dict[int, int]:
         client, watch = clients["outputs"]
-        return asked(lambda: ends_of(client, topic), watch, run.pulse, topic, run.stop.is_set)
+        return asked(lambda: ends_of(client, topic), watch, run.pulse, topic, run.stop.is_set, client)
 
     try:
         return prepare_state(profile, options, inputs, outputs, began, ends)

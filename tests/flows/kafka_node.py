@@ -75,7 +75,7 @@ def free_port() -> int:
 
 
 def certificates(folder: Path) -> tuple[Path, Path]:
-    """A CA of our own and the broker's key and certificate by it, for `localhost` and 127.0.0.1 only."""
+    """A CA of our own, the broker's key and certificate by it, for `localhost` and 127.0.0.1 only, and a client's."""
     now = dt.datetime.now(dt.UTC)
 
     def make(subject: str, issuer: str, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
@@ -102,6 +102,11 @@ def certificates(folder: Path) -> tuple[Path, Path]:
     (folder / "ca.pem").write_bytes(ca_certificate.public_bytes(pem))
     secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     (folder / "broker.pem").write_bytes(secret + signed.public_bytes(pem))
+    own = ec.generate_private_key(ec.SECP256R1())
+    client = make("weir", "weir test ca", own).sign(ca_key, hashes.SHA256())
+    (folder / "client.pem").write_bytes(client.public_bytes(pem))
+    secret = own.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "client.key").write_bytes(secret)
     return folder / "ca.pem", folder / "broker.pem"
 
 
