@@ -49,7 +49,7 @@ def run_live(profile: Profile, options: LiveOptions, run: Run) -> None:
         StateError: The state cannot be resumed, or another run has it.
         StreamError: A stream cannot be read or written.
     """
-    with own_state(options.state, options.number, options.processes):
+    with own_state(options.state, options.number, options.process[1] if options.process else ()):
         _run_live(profile, options, run)
 
 

@@ -101,8 +101,8 @@ def run_replay(profile: Profile, options: ReplayOptions, run: Run) -> None:
     if options.state is None:
         _run_replay(profile, options, run, files)
         return
-    number, addresses = options.process or (0, ("",))
-    with own_state(options.state, number, len(addresses)):
+    number, addresses = options.process or (0, ())
+    with own_state(options.state, number, addresses):
         _run_replay(profile, options, run, files)
 
 
