@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from load_tests.campaign.live_cluster import ClusterError, LiveCluster, any_alive, wait_for
+from load_tests.campaign.live_cluster import START_S, ClusterError, LiveCluster, any_alive, wait_for
 from load_tests.campaign.live_count import Count, Reader
 from load_tests.campaign.live_load import Load
 from load_tests.kafka_broker import BrokerError, KafkaBroker
@@ -36,7 +36,7 @@ IN_START: Final = {"open": (1, 3), "rollback": (1, 3), "read_back": (1, 1)}
 epoch has one commit a step and shard, one delivery a shard, one sync."""
 OUTAGE: Final = "broker outage"
 _SETTLE_S: Final = (0.3, 4.0)
-"""A fault comes so long after a start is ready: from within the first epochs to well behind several commits."""
+"""A fault comes so long after a start's first decision: from within the first epochs to well behind several commits."""
 _DRAIN_S: Final = 180.0
 
 
@@ -46,12 +46,21 @@ class Scene:
 
     cluster: LiveCluster
     broker: KafkaBroker
+    reader: Reader
     rng: random.Random
     count: int
     outage_s: float
 
     def settle(self) -> None:
-        """Let it run, for a time drawn anew."""
+        """Let it decide, for a time drawn anew."""
+        self.reader.look()
+        before = self.reader.decided
+
+        def decides() -> bool:
+            self.reader.look()
+            return self.reader.decided > before
+
+        wait_for(decides, START_S, "a decision", self.cluster.told)
         time.sleep(self.rng.uniform(*_SETTLE_S))
 
 
@@ -216,7 +225,7 @@ def run(given: argparse.Namespace, seed: int, tell: Callable[[str], None]) -> Re
         reader = Reader(broker.bootstrap, TOPICS["decisions"], TOPICS["dead_letters"])
         stack.callback(reader.close)
         load.start()
-        scene = Scene(cluster, broker, rng, 1, given.outage)
+        scene = Scene(cluster, broker, reader, rng, 1, given.outage)
         unproven: list[str] = []
         try:
             for number, kind in enumerate(plan(given.kills, given.outage > 0, rng, kinds)):
