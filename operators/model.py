@@ -18,7 +18,8 @@ import numpy as np
 
 from operators.features import FeatureSet
 from operators.inflight import Value
-from operators.learning import LearningConfig, ModelConfig
+from operators.learning import LearningConfig
+from operators.model_config import ModelConfig
 from operators.model_linear import LinearLearner
 from operators.model_state import Header, pack, unpack
 from operators.model_terms import Floats, Terms, logits, strongest

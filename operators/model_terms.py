@@ -30,7 +30,7 @@ from operators.binning import MISSING, CategoryCodes, position
 from operators.features import FeatureSet
 from operators.inflight import Value
 from operators.jit import Array, jit
-from operators.learning import ModelConfig, input_cells, is_categorical
+from operators.model_config import ModelConfig, input_cells, is_categorical
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
