@@ -120,7 +120,7 @@ def _belief(sums: Array, tree: int, node: int, prior: float) -> float:
     """Probability of fraud at a node: its labels, shrunk towards its parent's probability."""
     genuine, fraud = sums[tree, node, 0], sums[tree, node, 1]
     p = (fraud + prior * sums[tree, node, 2]) / (genuine + fraud + prior)
-    return min(max(p, _LEAST), 1.0 - _LEAST)
+    return float(min(max(p, _LEAST), 1.0 - _LEAST))
 
 
 @jit()

@@ -1,4 +1,4 @@
-"""Learners of several kinds in learning.toml: linear models, forests, and stacks of them, side by side on the same labels.
+"""Learners of several kinds in learning.toml, side by side on the same labels: linear models, forests, stacks of them.
 
     champion = "stack"           # who decides; all others are challengers, and score in the shadow
 
@@ -163,13 +163,13 @@ def parse_learner(
         ProfileError: naming file, key, value and what was expected.
     """
     kind = section.text("kind", "linear", f"one of {', '.join(_KINDS)}")
-    if kind == "linear":
-        return parse_model(section, feature_set, ratios)
+    if kind not in _KINDS:
+        section.refuse("kind", kind, f"one of {', '.join(_KINDS)}")
     if kind == "forest":
         return _forest(section, feature_set, ratios)
     if kind == "stack":
         return _stack(section, declared)
-    section.refuse("kind", kind, f"one of {', '.join(_KINDS)}")
+    return parse_model(section, feature_set, ratios)
 
 
 def parse_learners(
@@ -251,7 +251,9 @@ def _stack(section: Section, declared: Mapping[str, Learner]) -> StackConfig:
         parts.append(part)
     if not parts:
         section.refuse("of", [], "at least one id of a learner declared above it in [[learners]]")
-    forget = count(section, "forget", 100_000, 0, 1_000_000_000, "labels after which what was learned weighs 1/e; 0: never")
+    forget = count(
+        section, "forget", 100_000, 0, 1_000_000_000, "labels after which what was learned weighs 1/e; 0: never"
+    )
     spread = number(section, "spread", 0.1, 1e-6, 100.0, "a variance from 0.000001 to 100")
     section.close(("kind", "alone", "id", "version", "of", "forget", "spread"))
     return StackConfig(stack_id, version, tuple(parts), forget, spread)

@@ -132,5 +132,3 @@ def _start(section: Section, path: Path) -> bytes:
         return (path.parent / name).read_bytes()
     except OSError as error:
         section.refuse("start", name, f"the file of a model, beside learning.toml ({error.strerror})")
-
-

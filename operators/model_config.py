@@ -1,4 +1,4 @@
-"""The [model] table of learning.toml and its like: inputs, ratios, crosses, and what a linear model needs beside them."""
+"""The [model] table of learning.toml and its like: inputs, ratios, crosses, and what else a linear model needs."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def parse_model(
     crosses = _crosses(section, {*usable, *categorical, *strings})
     counts = {key: count(section, key, *limits) for key, limits in _COUNTS.items()}
     numbers = {key: number(section, key, *limits) for key, limits in _NUMBERS.items()}
-    section.close(closing or ("kind", *ModelConfig.__dataclass_fields__))
+    section.close(closing or (*ModelConfig.__dataclass_fields__, "kind"))
     if not features and not categorical and not crosses:
         section.refuse("features", list(features), "at least one input: a feature, a category or a cross")
     config = ModelConfig(

@@ -236,6 +236,31 @@ def logits(
     return out
 
 
+@jit(f"float64[:,::1](float64[:,::1], {_LAYOUT}, int64, float64[::1], float64[::1])", uses=(binning,))
+def added(
+    rows: Array,
+    sources: Array,
+    kind: Array,
+    slots: Array,
+    terms: Array,
+    grid: Array,
+    touched: int,
+    weights: Array,
+    means: Array,
+) -> Array:
+    """What each term adds to the logit of each row beyond what it adds on average (`means`); (rows, terms)."""
+    cells = np.empty(touched, dtype=np.int32)
+    counts = np.empty(touched, dtype=np.float64)
+    owners = np.empty(touched, dtype=np.int32)
+    out = np.zeros((len(rows), len(terms)), dtype=np.float64)
+    for at in range(len(rows)):
+        n = lay_out(rows[at], sources, kind, slots, terms, grid, cells, counts, owners)
+        for i in range(n):
+            out[at, owners[i]] += weights[cells[i]] * counts[i]
+        out[at] -= means
+    return out
+
+
 @jit(
     f"Tuple((int32[:,::1], float64[:,::1]))(float64[:,::1], {_LAYOUT}, int64, float64[::1], float64[::1], int64)",
     uses=(binning,),
