@@ -22,6 +22,11 @@
     id = "cards-linear-2"
     version = "1"
 
+    [evaluation]                 # optional: how the scores are judged by the labels
+    windows_days = [7, 28]       # days up to the last one whose labels have matured
+    cards_a_day = 100            # k of the precision at k cards a day
+    amount_bands = [10, 50, 200, 1000]
+
 operators/learner_config.py has what stands instead of [model] where learners of several kinds work side by side.
 operators/loop_config.py has the tables that say who decides, who is promoted, what is explored and what is watched.
 Without the file labels still mature (fraud rates need them), and there is no model.
@@ -38,7 +43,8 @@ from operators.feature_parse import Section
 from operators.features import FeatureSet
 from operators.learner_config import Learner, parse_learner, parse_learners
 from operators.loop_config import LOOP_KEYS, LoopConfig, parse_loop
-from operators.model_config import number, parse_ratios, sha256_of
+from operators.model_config import count, number, parse_ratios, sha256_of
+from operators.prequential import PrequentialConfig
 from schemas.errors import ProfileError
 
 
@@ -56,6 +62,7 @@ class LearningConfig:
         start: The model to start from, None for an untrained one.
         challengers: Models beside it.
         loop: Who decides, who is promoted, what is explored and watched.
+        evaluation: How scores are judged by the labels.
     """
 
     tick_us: int
@@ -67,6 +74,7 @@ class LearningConfig:
     start: bytes | None = field(default=None, repr=False)
     challengers: tuple[Learner, ...] = ()
     loop: LoopConfig = field(default_factory=LoopConfig)
+    evaluation: PrequentialConfig = field(default_factory=PrequentialConfig)
 
     @classmethod
     def default(cls) -> LearningConfig:
@@ -112,11 +120,43 @@ def load_learning(path: Path, feature_set: FeatureSet) -> LearningConfig:
     if challengers and model is None:
         top.refuse("challengers", [one.id for one in challengers], "a [model] that they challenge")
     known = ("tick", "maturity", "correction_horizon", "genuine_sample", "start", "model", "challengers")
-    top.close((*known, "ratios", "champion", "learners", *LOOP_KEYS))
+    evaluation = _evaluation(top.table("evaluation"), maturity_us)
+    top.close((*known, "ratios", "champion", "learners", "evaluation", *LOOP_KEYS))
     hashed = content if start is None else {**content, "start": hashlib.sha256(start).hexdigest()}
     return LearningConfig(
-        tick_us, maturity_us, correction_horizon_us, share, model, sha256_of(hashed), start, challengers, loop
+        tick_us,
+        maturity_us,
+        correction_horizon_us,
+        share,
+        model,
+        sha256_of(hashed),
+        start,
+        challengers,
+        loop,
+        evaluation,
     )
+
+
+def _evaluation(section: Section, maturity_us: int) -> PrequentialConfig:
+    usual = PrequentialConfig(mature_after_us=maturity_us)
+    windows = _rising(section, "windows_days", usual.windows, 1, 366)
+    bands = _rising(section, "amount_bands", usual.amount_bands, 0.01, 1e9)
+    cards = count(section, "cards_a_day", usual.cards_a_day, 1, 10_000, "a number of cards from 1 to 10000")
+    section.close(("windows_days", "cards_a_day", "amount_bands"))
+    if any(window != int(window) for window in windows):
+        section.refuse("windows_days", list(windows), "whole days")
+    return PrequentialConfig(tuple(int(window) for window in windows), maturity_us, cards, bands)
+
+
+def _rising(section: Section, key: str, default: tuple[float, ...], least: float, most: float) -> tuple[float, ...]:
+    value = section.take(key)
+    if value is None:
+        return default
+    numbers = [one for one in value if isinstance(one, int | float)] if isinstance(value, list) else []
+    sound = bool(numbers) and numbers == value and least <= numbers[0] and numbers[-1] <= most and len(numbers) <= 8
+    if not sound or any(a >= b for a, b in zip(numbers, numbers[1:], strict=False)):
+        section.refuse(key, value, f"up to 8 rising numbers from {least:g} to {most:g}")
+    return tuple(float(one) for one in numbers)
 
 
 def _tables(top: Section, key: str) -> list[Section]:
