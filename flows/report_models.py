@@ -25,9 +25,9 @@ _ALL: Final = "all"
 def models(metrics: Mapping[str, Any]) -> Section:
     """Figures of each model over the newest windows whose labels have matured."""
     title = "Models, judged by late labels"
-    found = metrics.get("evaluation")
-    told = found.get("models") if isinstance(found, dict) else None
-    if not isinstance(told, dict) or not any(_rows(told, everything=False)):
+    found: dict[str, Any] = metrics.get("evaluation") or {}
+    told: dict[str, Any] = found.get("models") or {}
+    if not any(_rows(told, everything=False)):
         return Section("models", "Models", title, empty("No label has come for a payment that a model had scored."))
     columns = [
         Column("model"),
@@ -62,5 +62,5 @@ def _rows(told: Mapping[str, Any], *, everything: bool) -> list[list[str]]:
 
 def _cell(value: float | None, *, share: bool) -> str:
     if value is None:
-        return "–"
+        return "—"
     return percent(value, 1.0) if share else f"{value:.4f}"

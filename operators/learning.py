@@ -37,6 +37,7 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from operators.feature_parse import Section
@@ -154,7 +155,7 @@ def _rising(section: Section, key: str, default: tuple[float, ...], least: float
         return default
     numbers = [one for one in value if isinstance(one, int | float)] if isinstance(value, list) else []
     sound = bool(numbers) and numbers == value and least <= numbers[0] and numbers[-1] <= most and len(numbers) <= 8
-    if not sound or any(a >= b for a, b in zip(numbers, numbers[1:], strict=False)):
+    if not sound or any(a >= b for a, b in pairwise(numbers)):
         section.refuse(key, value, f"up to 8 rising numbers from {least:g} to {most:g}")
     return tuple(float(one) for one in numbers)
 

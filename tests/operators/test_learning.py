@@ -306,3 +306,30 @@ def test_a_wrong_learner_is_refused_by_name(
     assert old in LEARNERS
     with pytest.raises(ProfileError, match=message):
         load(tmp_path, feature_set, LEARNERS.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "windows_days = [7, 7]",
+            r"evaluation\.windows_days is \[7, 7\]; expected up to 8 rising numbers from 1 to 366",
+        ),
+        ("windows_days = [1.5]", r"evaluation\.windows_days is \[1\.5\]; expected whole days"),
+        ("amount_bands = []", r"evaluation\.amount_bands is \[\]; expected up to 8 rising numbers"),
+        ("cards_a_day = 0", r"evaluation\.cards_a_day is 0; expected a number of cards from 1 to 10000"),
+        ("cards = 5", r"evaluation\.cards is 5; expected no such key"),
+    ],
+)
+def test_a_wrong_evaluation_is_refused_by_name(
+    tmp_path: Path, feature_set: FeatureSet, text: str, message: str
+) -> None:
+    with pytest.raises(ProfileError, match=message):
+        load(tmp_path, feature_set, f"[evaluation]\n{text}\n")
+
+
+def test_evaluation_waits_for_the_maturity_that_is_declared(tmp_path: Path, feature_set: FeatureSet) -> None:
+    config = load(tmp_path, feature_set, 'maturity = "9d"\n[evaluation]\nwindows_days = [3, 9]\ncards_a_day = 7\n')
+
+    assert (config.evaluation.windows, config.evaluation.cards_a_day) == ((3, 9), 7)
+    assert config.evaluation.mature_after_us == 9 * DAY_US
