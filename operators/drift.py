@@ -48,6 +48,8 @@ _DAY_US: Final = 86_400_000_000
 _HOUR_S: Final = 3_600_000_000
 _MARGIN: Final = 1.5
 """Over the largest of the reference. Less: the first odd day is drift. More: what is slight takes longer to be seen."""
+_DAYS_TO_COMPARE: Final = 3
+"""Days a reference needs before the next one is compared with it. Fewer: noise of the first days sets the limit."""
 _DELAY_DAYS: Final = 7
 _FEWEST_DELAYS: Final = 30
 """Frauds of a week that its delays are judged by."""
@@ -59,7 +61,8 @@ class _State(msgspec.Struct, array_like=True):
     features: list[str]
     day: int | None = None
     first_day: int | None = None
-    reference_days: int = 0
+    score_day: int | None = None  # first of the score's reference
+    days: list[int] = []  # of each row's reference
     reference: list[bytes] = []
     today: list[bytes] = []
     largest: list[float] = []  # of each row: psi, ks, missing in the reference
@@ -108,6 +111,7 @@ class DriftWatch:
         self._reference = unpack_counts(state.reference, rows) if state.reference else _empty(rows)
         self._today = unpack_counts(state.today, rows) if state.today else _empty(rows)
         self._largest = np.array(state.largest or [0.0] * (3 * rows)).reshape(rows, 3)
+        self._days = state.days or [0] * rows
         self._delays = unpack_counts(state.delays, 1)[0] if state.delays else _empty(1)[0]
         self._week = [unpack_counts(one, 1)[0] for one in state.week] or [_empty(1)[0]]
         self._loss = LossWatch(config.adwin_delta, state.loss)
@@ -154,8 +158,10 @@ class DriftWatch:
         state, row = self._state, self._ordered - 1
         self._reference[row] = 0
         self._largest[row] = 0.0
-        state.over.pop(SCORE, None)
-        state.told.pop(SCORE, None)
+        self._days[row] = 0
+        state.score_day = None
+        state.over.pop(f"score_drift {SCORE}", None)
+        state.told.pop(f"score_drift {SCORE}", None)
 
     def advance(self, now_us: int) -> list[Alert]:
         """Let event time go on: hours and days that are over are judged."""
@@ -192,28 +198,33 @@ class DriftWatch:
         began_us = (day - (state.first_day or 0)) * _DAY_US
         if began_us < config.warm_up_us:
             return []
-        if began_us < config.warm_up_us + config.reference_us:
-            self._refer(today, week[-1])
-            return []
+        refers = began_us < config.warm_up_us + config.reference_us
         alerts = []
         for at, name in enumerate(self._names):
-            if int(self._reference[at].sum()) < config.min_payments or int(today[at].sum()) < config.min_payments:
-                if name == SCORE and int(today[at, 1:].sum()) >= config.min_payments:
-                    self._reference[at] += today[at]
+            if int(today[at].sum()) < config.min_payments:
                 continue
-            alerts += self._judge(at, name, today[at], ended_us)
-        alerts += self._judge_delays(np.sum(week, axis=0), ended_us)
-        return alerts
-
-    def _refer(self, today: Counts, delays: Counts) -> None:
-        state = self._state
-        if state.reference_days >= 3:
-            for at in range(len(self._names)):
-                if int(today[at].sum()) >= self._config.min_payments:
+            if self._refers(name, day, today[at], refers=refers):
+                if self._days[at] >= _DAYS_TO_COMPARE:
                     self._largest[at] = np.maximum(self._largest[at], self._measure(at, today[at]))
-        self._reference += today
-        self._delays += delays
-        state.reference_days += 1
+                self._reference[at] += today[at]
+                self._days[at] += 1
+            elif int(self._reference[at].sum()) >= config.min_payments:
+                alerts += self._judge(at, name, today[at], ended_us)
+        if refers:
+            self._delays += week[-1]
+            return alerts
+        return alerts + self._judge_delays(np.sum(week, axis=0), ended_us)
+
+    def _refers(self, name: str, day: int, today: Counts, *, refers: bool) -> bool:
+        """Whether a day belongs to the reference; the score's begins when there are scores, and with each champion."""
+        state = self._state
+        if name != SCORE:
+            return refers
+        if state.score_day is None:
+            if int(today[1:].sum()) < self._config.min_payments:
+                return False
+            state.score_day = day
+        return (day - state.score_day) * _DAY_US < self._config.reference_us
 
     def _measure(self, at: int, today: Counts) -> tuple[float, float, float]:
         """Population stability index, distance, change of the absent share."""
@@ -284,6 +295,7 @@ class DriftWatch:
         state = self._state
         state.reference, state.today = pack_counts(self._reference), pack_counts(self._today)
         state.largest = self._largest.reshape(-1).tolist()
+        state.days = self._days
         state.delays = pack_counts(self._delays.reshape(1, CELLS))
         state.week = [pack_counts(one.reshape(1, CELLS)) for one in self._week]
         state.loss = self._loss.to_bytes()
