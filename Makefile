@@ -55,7 +55,7 @@ lock: setup
 		--extra dev pyproject.toml -o requirements.lock
 	.venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 		--custom-compile-command "make lock" -c requirements.lock pyproject.toml -o deploy/image.lock
-	printf 'xgboost>=3\nnumpy\n' | .venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
+	printf 'xgboost-cpu>=3\nnumpy\n' | .venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
 		--python-version 3.11 --custom-compile-command "make lock" - -o deploy/bench.lock
 	echo hatchling | .venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate \
 		--python-version 3.11 --custom-compile-command "make lock" -c requirements.lock - -o deploy/build.lock
