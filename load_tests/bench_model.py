@@ -107,7 +107,7 @@ def main() -> None:
             table.add_column(column, justify="right")
         for config in learners(learning.model, learning.challengers):
             table.add_row(config.id, *measure(feature_set, config))
-        Console().print(table)
+        Console(width=120).print(table)
 
 
 if __name__ == "__main__":

@@ -191,8 +191,7 @@ class ForestModel:
                 "weight": self.weight.hex(),
                 "replaced": self.replaced,
             }
-            counts = np.where(self._sizes[:, 2, None, None, None] == 1, self._hists, np.float32(0)).reshape(-1)
-            met = np.flatnonzero(counts)
+            met, counts = self._met()
             arrays: Arrays = {
                 "nodes": self._nodes,
                 "sums": self._sums,
@@ -200,11 +199,22 @@ class ForestModel:
                 "sizes": self._sizes,
                 "drift": self._drift,
                 "random": self._random,
-                "met": met.astype(np.uint32),
-                "counts": counts[met],
+                "met": met,
+                "counts": counts,
             }
             self._packed = pack(MAGIC, header, arrays)
         return self._packed
+
+    def _met(self) -> tuple[Any, Any]:
+        """Places in the flat histograms that are not 0, and what stands there; of trees that are alive."""
+        places, counts = [], []
+        width = self._hists[0, 0].size
+        for tree in np.flatnonzero(self._sizes[:, 2]).tolist():
+            used = self._hists[tree, : self._sizes[tree, 1]].reshape(-1)
+            met = np.flatnonzero(used)
+            places.append((met + tree * self._hists.shape[1] * width).astype(np.uint32))
+            counts.append(used[met])
+        return np.concatenate(places), np.concatenate(counts)
 
     def artefact_hash(self) -> str:
         """See `Model`."""
