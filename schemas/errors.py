@@ -10,6 +10,7 @@ WeirError
 │   ├── StateLayoutError   the directory was written by another layout
 │   ├── StateLockedError   another process holds the shard
 │   └── BackupError        a backup is torn or damaged, or its target cannot be used
+├── ReleaseError       a model release or its artefact is not to be trusted or does not fit: it is not served
 ├── StreamError        an input or output cannot be used: retried, then said
 │   └── StreamPositionError  a log does not hold the offset that the state wants: the start is refused
 └── PeerError          another process of the cluster is gone: this one ends, all are started again
@@ -64,6 +65,18 @@ class StateLockedError(StateError):
 
 class BackupError(StateError):
     """A backup is torn or damaged, or where it is kept cannot be used; the message names backup and file."""
+
+
+class ReleaseError(WeirError):
+    """A model release, or its artefact, is refused; what served before goes on.
+
+    Attributes:
+        reason: Stable code, for metrics: BAD_SIGNATURE, WRONG_HASH, NO_ARTEFACT, ...
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
 
 
 class StreamError(WeirError):
