@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from flows.live_hooks import LiveHooks
 from flows.streams import Stream
 from flows.watchdog import Pulse
-from schemas.errors import ConfigError, StreamError, StreamPositionError
+from schemas.errors import ConfigError, StreamError, StreamMissingError, StreamPositionError
 
 TELL_EVERY_S: Final = 60.0
 ASK_S: Final = 5.0
@@ -44,6 +44,10 @@ _FATAL: Final[Mapping[int, str]] = {
     KafkaError.MSG_SIZE_TOO_LARGE: (
         "a record is larger than producer or topic allow; raise the topic's max.message.bytes and the property "
         "message.max.bytes"
+    ),
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: f"an ACL denies Write on the transactional.id; {_ACL}",
+    KafkaError.INVALID_TRANSACTION_TIMEOUT: (
+        "the broker's transaction.max.timeout.ms is smaller; raise it, or set the property transaction.timeout.ms"
     ),
     KafkaError._INVALID_ARG: "a librdkafka property is wrong; correct [kafka]",
 }
@@ -195,7 +199,8 @@ def asked(
             unknown_since = (unknown_since or now) if error.code() in _UNKNOWN else None
             unsure = unknown_since is not None and now - unknown_since < _UNKNOWN_FOR_S
             if fatal(error) and not unsure:
-                raise stream_error(watch.side, what, error) from raised
+                told = stream_error(watch.side, what, error)
+                raise (StreamMissingError(str(told)) if unknown_since is not None else told) from raised
             if client is not None:
                 for _ in range(_EVENTS_AT_ONCE):
                     client.poll(0)

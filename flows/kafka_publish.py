@@ -24,6 +24,7 @@ from flows.kafka_client import (
     properties,
     stream_error,
 )
+from flows.kafka_transactions import Transactions, transactional_properties
 from flows.live_manifest import ends_of
 from flows.live_options import LiveOptions
 from flows.source import Run
@@ -84,7 +85,7 @@ class Publisher:
         self._fault: StreamError | None = None
         # New partitions are written to no later than a look at the outputs' ends would find them.
         refresh = {"topic.metadata.refresh.interval.ms": max(100, int(options.refresh_s * 1_000))}
-        given = {**_PROPERTIES, **refresh, **options.kafka, **_OURS}
+        given = {**_PROPERTIES, **refresh, **options.kafka, **_OURS, **transactional_properties(options)}
         self._producer = Producer(properties(given, bootstrap, f"weir-outputs-{options.number}", self.watch))
         self._reader = self._consumer()
         self.partitions = asked(
@@ -95,6 +96,8 @@ class Publisher:
             run.stop.is_set,
             self._reader,
         )
+        self._transactions = Transactions(self._producer, options, self.watch, run) if options.transactional else None
+        self._uncommitted: list[int] = []  # when payments were appended whose decisions are delivered, not yet visible
         self._done = threading.Event()
         self._seen: Offsets = {}
         self._looker = threading.Thread(target=self._look, name="kafka-ends", daemon=True)
@@ -139,12 +142,14 @@ class Publisher:
         """
         topic = self._topics[output]
         told: Any = headers
+        if self._transactions is not None:
+            self._transactions.open()
         while True:
             try:
                 self._producer.produce(topic, value, key, headers=told, on_delivery=self._told(appended_us))
             except BufferError:
                 self._run.pulse.beat(f"waiting until {topic} takes records")
-                self._producer.poll(0.1)
+                self._asked(lambda: self._producer.poll(0.1))
                 self.check()
             except KafkaException as raised:
                 error: KafkaError = raised.args[0]
@@ -160,8 +165,12 @@ class Publisher:
 
         def delivered(error: Any, message: Any) -> None:
             self._delivered(error, message)
-            if error is None:
+            if error is not None:
+                return
+            if self._transactions is None:
                 self._options.hooks.delivered(appended_us)
+            else:
+                self._uncommitted.append(appended_us)
 
         return delivered
 
@@ -179,8 +188,10 @@ class Publisher:
         self._options.hooks.published(output, 1)
 
     def serve(self) -> None:
-        """Hear of deliveries, without waiting."""
-        self._producer.poll(0)
+        """Hear of deliveries, without waiting; a transaction that is due is committed."""
+        self._asked(lambda: self._producer.poll(0))
+        if self._transactions is not None and self._transactions.due:
+            self._commit()
         for output, pending in self._pending.items():
             self._options.hooks.in_flight(output, pending)
 
@@ -195,13 +206,13 @@ class Publisher:
         self.watch.check()
 
     def flush(self) -> None:
-        """Wait until all that was handed over is delivered; for ever, while no broker answers.
+        """Wait until all that was handed over is delivered, and committed; for ever, while no broker answers.
 
         Raises:
             StreamError: A record could not be delivered.
         """
         began = time.monotonic()
-        while self._producer.flush(_FLUSH_S):
+        while self._asked(lambda: self._producer.flush(_FLUSH_S)):
             left = len(self._producer)
             self._run.pulse.beat(f"waiting until {left} records are delivered")
             if time.monotonic() - began > 2 * _FLUSH_S:
@@ -210,9 +221,25 @@ class Publisher:
         if time.monotonic() - began > 2 * _FLUSH_S:
             self.watch.up()
         self.check()
+        self._commit()
         for topic, found in self._seen.items():
             for partition, end in found.items():
                 self.ends[topic][partition] = max(end, self.ends[topic].get(partition, 0))
+
+    def _asked(self, call: Callable[[], Any]) -> Any:
+        if self._transactions is not None:
+            return self._transactions.asked(call)
+        try:
+            return call()
+        except KafkaException as raised:  # a client that has failed for good says so there
+            raise stream_error(self.watch.side, self._bootstrap, raised.args[0]) from raised
+
+    def _commit(self) -> None:
+        """Make what was delivered visible to readers of committed records; nothing to do in the default mode."""
+        if self._transactions is not None and self._transactions.commit():
+            for appended_us in self._uncommitted:
+                self._options.hooks.delivered(appended_us)
+            self._uncommitted.clear()
 
     def read_back(self, begin: Offsets) -> Iterator[Any]:
         """The outputs' records from these offsets to their present ends, each partition in order.
