@@ -70,9 +70,8 @@ def write_config(directory: Path, bootstrap: str, port: int, given: argparse.Nam
     path.write_text(
         f'profile = "{given.profile.resolve()}"\n[streams]\n{streams}\n[wire]\nformat = "json"\n'
         f'[state]\nfolder = "state"\nshards = {given.shards}\n'
-        f'[decide]\nepoch = "{given.epoch}"\n'
-        + (f'transactional = true\ntransaction_every = "{given.transaction}"\n' if given.transactional else "")
-        + f"[metrics]\nport = {port}\n[cluster]\nprocesses = {given.processes}\n"
+        f'[decide]\nepoch = "{given.epoch}"\n{transactions}'
+        f"[metrics]\nport = {port}\n[cluster]\nprocesses = {given.processes}\n"
         '[kafka]\n"linger.ms" = 0\n[log]\nformat = "text"\n'
     )
     return path

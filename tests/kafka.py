@@ -30,9 +30,14 @@ def require_kafka(error: BrokerError) -> None:
     pytest.skip(str(error))
 
 
-def own_broker(directory: Path, properties: Mapping[str, str] | None = None, port: int | None = None) -> KafkaBroker:
+def own_broker(
+    directory: Path,
+    properties: Mapping[str, str] | None = None,
+    port: int | None = None,
+    users: Mapping[str, str] | None = None,
+) -> KafkaBroker:
     """A started broker that a test may stop and kill; end it with `kill`."""
-    broker = KafkaBroker(directory, properties, port)
+    broker = KafkaBroker(directory, properties, port, users)
     try:
         broker.start()
     except BrokerError as error:

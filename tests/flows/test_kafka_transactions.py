@@ -48,7 +48,7 @@ def _uncommitted(live: Live) -> int:
 def test_kills_at_random_show_readers_of_committed_records_each_decision_once(live: Live) -> None:
     rng = random.Random(3)
     with Feed(live) as feed:
-        for processes in (2, 1, 2):
+        for processes in (2, 1):
             running = live.start(processes)
             before = len(live.decisions())
             wait_until(running, lambda before=before: len(live.decisions()) > before)  # type: ignore[misc]
