@@ -86,7 +86,7 @@ REFUSED = {
     "ours": ('[kafka]\n"group.id" = "x"', r"kafka\.group\.id: Weir sets this itself; use \[decide\] group"),
     "unquoted": ("[kafka]\nlinger.ms = 1", r'kafka\.linger is a table; expected a property in quotes: "linger\.ms" = '),
     "property": ('[kafka]\n"linger.ms" = [1]', r"kafka\.linger\.ms: expected the name of a librdkafka property and a"),
-    "no transactions": ('[decide]\ntransaction_every = "50ms"', r"transaction_every is 'set'; expected nothing: it has no"),
+    "no transactions": ('[decide]\ntransaction_every = "50ms"', r"transaction_every is 'set'; expected nothing: it"),
     "mechanism wanting": ('[kafka.security]\nprotocol = "sasl"', r"kafka\.security\.mechanism is missing; expected it"),
     "password wanting": (
         '[kafka.security]\nprotocol = "sasl_tls"\nmechanism = "plain"\nusername = "u"',
