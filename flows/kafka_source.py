@@ -270,6 +270,7 @@ class LivePart(StatefulSourcePartition[Part, SourceState]):
         self._ended_in = -1
         self._batch = 0
         self._idle = False
+        self._next_at: datetime | None = None
         self._told = 0.0
         self._ended_at: float | None = None
         self._late = OneLate(epochs, self._state())
@@ -280,6 +281,7 @@ class LivePart(StatefulSourcePartition[Part, SourceState]):
         if self._run.stop.is_set():
             return self._last()
         started = time.perf_counter()
+        self._next_at = datetime.now(UTC) + self._options.linger if self._options.linger else None
         if self._ended_at is not None:
             self._options.hooks.stalled(started - self._ended_at)
             self._ended_at = None
@@ -321,7 +323,7 @@ class LivePart(StatefulSourcePartition[Part, SourceState]):
 
     def next_awake(self) -> datetime | None:
         """Called by bytewax; None: at once."""
-        return datetime.now(UTC) + _IDLE if self._idle else None
+        return datetime.now(UTC) + _IDLE if self._idle else self._next_at
 
     @deadly
     def snapshot(self) -> SourceState:

@@ -70,7 +70,7 @@ def write_config(directory: Path, bootstrap: str, port: int, given: argparse.Nam
     path.write_text(
         f'profile = "{given.profile.resolve()}"\n[streams]\n{streams}\n[wire]\nformat = "json"\n'
         f'[state]\nfolder = "state"\nshards = {given.shards}\n'
-        f'[decide]\nepoch = "{given.epoch}"\n{transactions}'
+        f'[decide]\nepoch = "{given.epoch}"\nlinger = "{given.linger}"\n{transactions}'
         f"[metrics]\nport = {port}\n[cluster]\nprocesses = {given.processes}\n"
         '[kafka]\n"linger.ms" = 0\n[log]\nformat = "text"\n'
     )
@@ -241,6 +241,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--epoch", default="1s")
     parser.add_argument("--transactional", action="store_true", help="decide.transactional; committed records are read")
     parser.add_argument("--transaction", default="100ms", help="decide.transaction_every")
+    parser.add_argument("--linger", default="2ms", help="from one batch to the next at the least")
     parser.add_argument("--brokers", help="HOST:PORT of a Kafka that runs; default: one of its own")
     parser.add_argument("--metrics-port", type=int, default=9564)
     parser.add_argument("--seed", type=int, default=7)

@@ -116,6 +116,7 @@ def test_a_broker_that_goes_in_the_midst_of_transactions_changes_nothing(tmp_pat
     try:
         profile = write_profile(tmp_path / "profile")
         live = Live(broker.bootstrap, tmp_path, profile, partitions=2, transactional=True)
+        live.told["kafka"] = {"queue.buffering.max.messages": 20}  # full at once: the flow must wait, and lose nothing
         with Feed(live) as feed:
             running = live.start()
             wait_until(running, live.decisions)
