@@ -153,6 +153,7 @@ def _execute(
             maps_features=options.encoder.maps_features,
             now_us=_now_us,
             deadlines=options.deadlines,
+            parts=len(shards),
         ),
         open_store,
         None,
