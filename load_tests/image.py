@@ -186,11 +186,11 @@ class Build:
         return told
 
 
-def python_of(text: str, out: Path) -> Path:
-    """A folder with `python`, of the version that FROM names where there is one, else this one."""
+def python_of(text: str, out: Path, given: Path | None) -> Path:
+    """A folder with `python`: the one given, or of the version that FROM names where there is one, else this one."""
     version = re.search(r"^FROM python:(\d+\.\d+)", text, re.M)
     found = shutil.which(f"python{version[1]}") if version else None
-    asked = [found or sys.executable, "-c", "import sys; print(sys.executable)"]
+    asked = [str(given or found or sys.executable), "-c", "import sys; print(sys.executable)"]
     told = subprocess.run(asked, capture_output=True, text=True, check=False)
     folder = out / "python"
     folder.mkdir()
@@ -198,7 +198,7 @@ def python_of(text: str, out: Path) -> Path:
     return folder
 
 
-def check(out: Path, tell: Any) -> Build:
+def check(out: Path, python: Path | None, tell: Any) -> Build:
     """Build, run and stop.
 
     Raises:
@@ -209,7 +209,7 @@ def check(out: Path, tell: Any) -> Build:
     root = out / "root"
     root.mkdir(parents=True)
     text = (REPOSITORY / "deploy" / "Dockerfile").read_text(encoding="utf-8")
-    build = Build(root, python_of(text, out))
+    build = Build(root, python_of(text, out, python))
     tell(f"python: {(build.python / 'python').readlink()}")
     (root / "tmp").mkdir()
     for one in instructions(text):
@@ -277,9 +277,10 @@ def main(words: list[str] | None = None) -> int:
         prog="python -m load_tests.image", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("image-out"))
+    parser.add_argument("--python", type=Path, help="interpreter to build with, which USER must be able to read")
     given = parser.parse_args(words)
     try:
-        build = check(given.out.resolve(), lambda line: print(line, flush=True))
+        build = check(given.out.resolve(), given.python, lambda line: print(line, flush=True))
     except (ImageError, BrokerError) as error:
         print(f"image: {error}", file=sys.stderr)
         return 1
