@@ -39,7 +39,8 @@ def write_config(path: Path, bootstrap: str, state: Path, port: int, *, transact
     streams = "\n".join(f'{name} = "kafka://{bootstrap}/{topic}"' for name, topic in TOPICS.items())
     path.write_text(
         f'profile = "{PROFILE}"\n[streams]\n{streams}\n[wire]\nformat = "json"\n'
-        f'[state]\nfolder = "{state}"\nshards = 4\n[decide]\nepoch = "0.3s"\ntransactional = {str(transactional).lower()}\n[metrics]\nport = {port}\n'
+        f'[state]\nfolder = "{state}"\nshards = 4\n[decide]\nepoch = "0.3s"\n'
+        f"transactional = {str(transactional).lower()}\n[metrics]\nport = {port}\n"
         '[log]\nformat = "text"\n'
     )
     return path
