@@ -21,6 +21,7 @@ from flows.kafka_client import BrokerWatch, asked, one_cluster, properties
 from flows.kafka_publish import Publisher
 from flows.kafka_sink import KafkaSink, Outputs, Slot, SlotState
 from flows.kafka_source import KafkaSource, LivePart, Reader, SourceState, merged_state, source_name
+from flows.kafka_transactions import fence_gone
 from flows.live_encode import LiveEncode
 from flows.live_ingest import LiveIngest
 from flows.live_manifest import begin_at, ends_of, load_offsets, prepare_state
@@ -112,7 +113,9 @@ def _execute(
     remembered_us = profile.seen_config(outcomes=False).keep_us
     known: dict[str, SourceState] = read_recovery(recovery_file(options.state)).sources
     topics = {name: stream.topic for name, stream in outputs.items()}
-    publisher = Publisher(options, one_cluster("outputs", outputs.values()), topics, run)
+    brokers = one_cluster("outputs", outputs.values())
+    fence_gone(options, manifest, brokers, run)
+    publisher = Publisher(options, brokers, topics, run)
     slots = Outputs(
         publisher, options.encoder, topics, home.sync, run, run.stats.stage(PUBLISH), epochs, may_overtake=not in_order
     )

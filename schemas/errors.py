@@ -12,7 +12,9 @@ WeirError
 │   └── BackupError        a backup is torn or damaged, or its target cannot be used
 ├── ReleaseError       a model release or its artefact is not to be trusted or does not fit: it is not served
 ├── StreamError        an input or output cannot be used: retried, then said
-│   └── StreamPositionError  a log does not hold the offset that the state wants: the start is refused
+│   ├── StreamPositionError  a log does not hold the offset that the state wants: the start is refused
+│   ├── StreamMissingError   a topic does not exist: the start is refused
+│   └── StreamFencedError    another process has taken this one's place: it ends, and stays ended
 └── PeerError          another process of the cluster is gone: this one ends, all are started again
 """
 
@@ -85,6 +87,14 @@ class StreamError(WeirError):
 
 class StreamPositionError(StreamError):
     """A log does not hold the offset that the state wants; starting again cannot help."""
+
+
+class StreamMissingError(StreamError):
+    """A topic does not exist; starting again cannot help."""
+
+
+class StreamFencedError(StreamError):
+    """Another process publishes in this one's place; starting again would fence that one in turn."""
 
 
 class PeerError(WeirError):
