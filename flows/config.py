@@ -23,8 +23,6 @@ INPUTS: Final = ("transactions", "device_events", "identity_events", "outcomes")
 OUTPUTS: Final = ("decisions", "labelled_outcomes", "dead_letters")
 SCHEMES: Final = ("kafka",)
 DAY_S: Final = 86_400.0
-MODELS: Final = "models"
-"""Stream of model releases; without it `weir decide` decides by the model that the profile starts with."""
 STARTS: Final = ("earliest", "latest")
 
 OURS: Final[Mapping[str, str]] = {
@@ -109,15 +107,6 @@ class SecuritySection:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelsSection:
-    """[models]. `artefacts` is None where no released models are asked for (no streams.models)."""
-
-    artefacts: str | None
-    most_mib: int
-    keys_file: Path | None
-
-
-@dataclass(frozen=True, slots=True)
 class StateSection:
     """[state]."""
 
@@ -157,7 +146,6 @@ class Config:
     kafka: Mapping[str, str | int | float | bool]
     security: SecuritySection
     state: StateSection
-    models: ModelsSection
     pan_keys_file: Path | None
     limits: Limits
     processes: int
@@ -238,7 +226,6 @@ def _config(path: Path, top: Table, problems: list[str]) -> Config:
         kafka=_properties(kafka, problems),
         security=security,
         state=state,
-        models=_models(top.table("models"), streams),
         pan_keys_file=keys_file,
         limits=_limits(top.table("limits"), frozenset(safe)),
         processes=processes,
@@ -253,7 +240,7 @@ def _config(path: Path, top: Table, problems: list[str]) -> Config:
 def _streams(table: Table) -> dict[str, str]:
     streams: dict[str, str] = {}
     form = "a URL kafka://HOST:PORT[,HOST:PORT]/TOPIC"
-    for name in (*INPUTS, *OUTPUTS, MODELS):
+    for name in (*INPUTS, *OUTPUTS):
         needed = name in ("transactions", *OUTPUTS)
         url = table.needed_text(name, form) if needed else table.text(name, "", form)
         if not url:
@@ -267,18 +254,6 @@ def _streams(table: Table) -> dict[str, str]:
             streams[name] = url
     table.close()
     return streams
-
-
-def _models(table: Table, streams: Mapping[str, str]) -> ModelsSection:
-    form = "file:///FOLDER or s3://BUCKET/PREFIX"
-    artefacts = table.text("artefacts", None, form)
-    section = ModelsSection(
-        artefacts=artefacts, most_mib=table.whole("most_mib", 64, 1, 4_096), keys_file=table.path("keys_file")
-    )
-    if MODELS in streams and artefacts is None:
-        table.missing("artefacts", f"{form}, where the artefacts of streams.models lie")
-    table.close()
-    return section
 
 
 def _url_fault(url: str) -> str | None:

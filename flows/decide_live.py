@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
@@ -15,8 +14,6 @@ from flows.live import run_live
 from flows.live_options import INPUTS, OUTPUTS, LiveOptions
 from flows.live_process import CONTRACTS, LiveProcess
 from flows.registry import registry_of
-from flows.releases import ModelFeed
-from flows.releasing import releasing
 from schemas.wire import AvroEncoder, JsonDecoder, JsonEncoder, WireDecoder, WireEncoder
 from schemas.wire_avro import FingerprintDecoder, FingerprintEncoder, FramedDecoder, FramedEncoder
 
@@ -32,25 +29,7 @@ def decide_live(process: LiveProcess) -> None:
         StateError: The state cannot be resumed.
         StreamError: A stream cannot be read or written.
     """
-    options, told = live_options(process), releasing(process.config)
-    if told is None:
-        run_live(process.profile, options, process.run)
-        return
-    profile, run = process.profile, process.run
-    feed = ModelFeed(
-        told,
-        profile.restorers(),
-        profile.features.hash,
-        profile.learning.loop.canary,
-        process.metrics,
-        run.stop.is_set,
-        run.pulse,
-        options.number,
-    )
-    try:
-        run_live(profile, replace(options, models=feed), run)
-    finally:
-        feed.close()
+    run_live(process.profile, live_options(process), process.run)
 
 
 def live_options(process: LiveProcess) -> LiveOptions:

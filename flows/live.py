@@ -154,7 +154,6 @@ def _execute(
             now_us=_now_us,
             deadlines=options.deadlines,
             parts=len(shards),
-            source=options.models,
         ),
         open_store,
         None,

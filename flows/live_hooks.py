@@ -47,12 +47,6 @@ class LiveHooks(Protocol):
     def opened(self, figures: Figures, /) -> None:
         """The state is open; `figures` gives what it costs, as `flows.state_stats` counts it, until it is closed."""
 
-    def model_loaded(self, model_id: str, size_bytes: int, seconds: float, /) -> None:
-        """A released model of so many bytes was fetched, checked and made in so long; called in another thread."""
-
-    def model_refused(self, reason: str, /) -> None:
-        """A release is not served, by its reason (schemas/release_reasons.py); called in another thread."""
-
 
 class NoHooks:
     """Nobody listens."""
@@ -89,9 +83,3 @@ class NoHooks:
 
     def opened(self, figures: Figures, /) -> None:
         """Not asked."""
-
-    def model_loaded(self, model_id: str, size_bytes: int, seconds: float, /) -> None:
-        """Not counted."""
-
-    def model_refused(self, reason: str, /) -> None:
-        """Not counted."""

@@ -154,17 +154,6 @@ class LiveMetrics:
         """The state is open; `figures` gives what it costs."""
         self.state = figures
 
-    # Called by the feed of released models.
-
-    def model_loaded(self, model_id: str, size_bytes: int, seconds: float) -> None:
-        """A released model was fetched, checked and made."""
-        self._set(metrics.MODEL_LOAD, (model_id,), seconds)
-        self._set(metrics.MODEL_BYTES, (model_id,), size_bytes)
-
-    def model_refused(self, reason: str) -> None:
-        """A release is not served."""
-        self._count(metrics.MODEL_RELEASES_REFUSED, (reason,), 1)
-
     # Called where records are encoded (flows/decide.py), through RunStats.observer.
 
     def decision(self, decision: Mapping[str, Any]) -> None:

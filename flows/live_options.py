@@ -10,7 +10,6 @@ from typing import Final
 
 from flows.live_hooks import LiveHooks, NoHooks
 from flows.streams import Stream, parse_stream
-from operators.roster import ModelSource
 from schemas.errors import ConfigError
 from schemas.tokens import TokenKeys
 from schemas.validate import Limits
@@ -61,7 +60,6 @@ class LiveOptions:
         state_keys: Keys that the state is encrypted with, None: it is not.
         process: (this process's number, addresses of all) in a cluster, None alone.
         refresh_s: Time between looks for new partitions and the outputs' ends.
-        models: Gives released models; None: those of the profile decide, as they start.
         hooks: Told what source and sink do.
     """
 
@@ -87,7 +85,6 @@ class LiveOptions:
     state_keys: StateKeys | None = None
     process: tuple[int, tuple[str, ...]] | None = None
     refresh_s: float = 10.0
-    models: ModelSource | None = None
     hooks: LiveHooks = field(default_factory=NoHooks)
 
     @property

@@ -16,7 +16,6 @@ from operators.learning import LearningConfig, load_learning
 from operators.model import Model, restore_model
 from operators.money import Rates
 from operators.policy import Policy, empty_policy, load_policy
-from operators.roster import ModelSource
 from operators.seen import Seen, SeenConfig
 from operators.steering import Steering
 from schemas.codec import feature_map_json
@@ -75,7 +74,6 @@ class Profile:
         deadlines: bool = True,
         maps_features: bool = True,
         parts: int = 1,
-        source: ModelSource | None = None,
     ) -> Decide:
         """The last step; without order of arrival a label may overtake its payment.
 
@@ -87,7 +85,6 @@ class Profile:
             deadlines: Whether the policy's deadline counts; without, it is as if the policy had none.
             maps_features: Whether records tell features by name, in JSON; else as the contract has them.
             parts: Shards that decide apart.
-            source: Gives released models in place of those declared.
         """
         learning = self.learning
         restore: Callable[[bytes | None], Model] | None = None
@@ -107,21 +104,12 @@ class Profile:
         tell: TellFeatures = feature_map_json([feature.name for feature in self.features.features])
         if not maps_features:
             tell = _as_contract(self.features.id)
-        restorers = self.restorers()
-        if learning.model is not None:
-            restorers.pop(learning.model.id)
-        steering = Steering(restore, learning.loop, restorers, self.features, parts, source)
+        challengers = {
+            one.id: restore_model(self.features, replace(learning, model=one, start=None))
+            for one in learning.challengers
+        }
+        steering = Steering(restore, learning.loop, challengers, self.features, parts)
         return Decide(self.features, self.policy, restore, config, tell, adopted, steering)
-
-    def restorers(self) -> dict[str, Callable[[bytes | None], Model]]:
-        """How to make each declared model from its bytes, by id; the declared champion first."""
-        learning = self.learning
-        if learning.model is None:
-            return {}
-        made = {learning.model.id: restore_model(self.features, learning)}
-        for one in learning.challengers:
-            made[one.id] = restore_model(self.features, replace(learning, model=one, start=None))
-        return made
 
 
 def _as_contract(feature_set: str) -> TellFeatures:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Final, Literal
 
 import xxhash
 
@@ -94,11 +94,6 @@ class Roster:
         self._below = 0 if canary is None else int(canary.share * _HASHES)
 
     @property
-    def declared_canary(self) -> CanaryConfig | None:
-        """Which accounts a canary decides, and which model was declared to be it."""
-        return self._canary
-
-    @property
     def champion(self) -> str:
         """Id of the model that decides."""
         return self._first if self.promotion is None else self.promotion.champion
@@ -151,18 +146,6 @@ class Roster:
         """Teach all of them one label."""
         for model in self.models.values():
             model.learn_one(values, fraud, weight)
-
-
-class ModelSource(Protocol):
-    """Gives models that somebody else has released; asked once a batch, so that a batch is decided by one roster."""
-
-    def roster(self) -> Roster | None:
-        """The models to decide by now; None: none was released yet, and payments have no score."""
-        ...
-
-    def sha256(self, model_id: str) -> str | None:
-        """Of the artefact that a model of that roster was loaded from."""
-        ...
 
 
 def version_of(model: Model) -> str:

@@ -25,7 +25,7 @@ from operators.inflight import InFlight, Value
 from operators.loop_config import LoopConfig
 from operators.model import Model
 from operators.promotion import Promotion
-from operators.roster import ModelSource, Roster, Scored
+from operators.roster import Roster, Scored
 from schemas.events import Label
 from state.api import StepStore
 
@@ -50,7 +50,6 @@ class Steering:
         challengers: Mapping[str, RestoreModel] | None = None,
         features: FeatureSet | None = None,
         parts: int = 1,
-        source: ModelSource | None = None,
     ) -> None:
         """Prepare.
 
@@ -60,9 +59,7 @@ class Steering:
             challengers: Makes the others, by id.
             features: Of the profile; needed where drift is watched.
             parts: Shards that decide apart: each explores its even part of the budget.
-            source: Gives the models in place of those declared; nothing is learned and no drift watched here then.
         """
-        self._source = source
         self._loop = loop or LoopConfig()
         self._restore = restore_model
         self._challengers = dict(challengers or {})
@@ -75,8 +72,6 @@ class Steering:
 
     def roster(self, store: StepStore) -> Roster | None:
         """The models at hand, read once a store; None when none is declared."""
-        if self._source is not None:
-            return self._source.roster()
         if self._restore is None:
             return None
         roster: Roster | None = store.memo.get("roster")
@@ -86,8 +81,6 @@ class Steering:
 
     def started(self, store: StepStore, model: str) -> str | None:
         """sha256 of the artefact a model started from."""
-        if self._source is not None:
-            return self._source.sha256(model)
         started: Mapping[str, str] = store.memo["started"]
         return started.get(model)
 
@@ -209,7 +202,7 @@ class Steering:
 
     def _watch(self, store: StepStore) -> DriftWatch | None:
         config, features = self._loop.drift, self._features
-        if config is None or features is None or self._source is not None:
+        if config is None or features is None:
             return None
         watch: DriftWatch | None = store.memo.get("watch")
         if watch is None:

@@ -10,7 +10,6 @@ WeirError
 │   ├── StateLayoutError   the directory was written by another layout
 │   ├── StateLockedError   another process holds the shard
 │   └── BackupError        a backup is torn or damaged, or its target cannot be used
-├── ReleaseError       a model release or its artefact is not to be trusted or does not fit: it is not served
 ├── StreamError        an input or output cannot be used: retried, then said
 │   ├── StreamPositionError  a log does not hold the offset that the state wants: the start is refused
 │   ├── StreamMissingError   a topic does not exist: the start is refused
@@ -67,18 +66,6 @@ class StateLockedError(StateError):
 
 class BackupError(StateError):
     """A backup is torn or damaged, or where it is kept cannot be used; the message names backup and file."""
-
-
-class ReleaseError(WeirError):
-    """A model release, or its artefact, is refused; what served before goes on.
-
-    Attributes:
-        reason: Stable code, for metrics: BAD_SIGNATURE, WRONG_HASH, NO_ARTEFACT, ...
-    """
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
 
 
 class StreamError(WeirError):

@@ -126,23 +126,6 @@ DEADLINES_MISSED: Final = Metric(
 MODEL_LABELS: Final = Metric(
     "weir_model_labels", "gauge", "labels", "Labels that the model in use has learned since its start."
 )
-MODEL_RELEASES_REFUSED: Final = Metric(
-    "weir_model_releases_refused_total",
-    "counter",
-    "releases",
-    "Model releases that are not served: not signed, altered, of another feature set, ...",
-    ("reason",),
-)
-MODEL_LOAD: Final = Metric(
-    "weir_model_load_seconds",
-    "gauge",
-    "seconds",
-    "How long the model served took to fetch, check and make.",
-    ("model",),
-)
-MODEL_BYTES: Final = Metric(
-    "weir_model_artefact_bytes", "gauge", "bytes", "Size of the artefact of the model served.", ("model",)
-)
 POLICY_INFO: Final = Metric(
     "weir_policy_info", "info", "1", "The policy of the latest decision.", ("id", "version", "hash")
 )
@@ -252,9 +235,6 @@ METRICS: Final = (
     DECISION_SCORE,
     DEADLINES_MISSED,
     MODEL_LABELS,
-    MODEL_RELEASES_REFUSED,
-    MODEL_LOAD,
-    MODEL_BYTES,
     POLICY_INFO,
     MODEL_INFO,
     FEATURE_SET_INFO,

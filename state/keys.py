@@ -1,4 +1,4 @@
-"""Keys that encrypt state and keys that sign releases, from file or environment: several by id, one of them active.
+"""Keys for encrypting state at rest, from a file or the environment: several by id, one of them active.
 
     active = "2027-01"
 
@@ -21,23 +21,21 @@ import hmac
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Final, Self
+from typing import Final
 
 from schemas.errors import SecretError
 
 MIN_SECRET_BYTES: Final = 32
 KEYS_FILE_VARIABLE: Final = "WEIR_STATE_KEYS_FILE"
 KEYS_VARIABLE: Final = "WEIR_STATE_KEYS"
-MODEL_KEYS_FILE_VARIABLE: Final = "WEIR_MODEL_KEYS_FILE"
-MODEL_KEYS_VARIABLE: Final = "WEIR_MODEL_KEYS"
 
 # 32 random bytes hold fewer than 16 distinct values once in 10^13 draws; a passphrase typed in or a row of zeros does.
 _MIN_DISTINCT_BYTES: Final = 16
 _HASH_BYTES: Final = 32
 
 
-class Keys:
-    """Keys of one purpose in a process; never pickled, never shown.
+class StateKeys:
+    """The keys of a process; never pickled, never shown.
 
     Attributes:
         active: Id of the key under which is written.
@@ -45,13 +43,6 @@ class Keys:
     """
 
     __slots__ = ("_secrets", "active", "key_ids")
-
-    what: ClassVar[str]
-    """What they are called in messages."""
-    purpose: ClassVar[bytes]
-    """Separates keys of different purposes, should somebody give one secret for both."""
-    file_variable: ClassVar[str]
-    variable: ClassVar[str]
 
     def __init__(self, active: str, secrets: Mapping[str, bytes]) -> None:
         """Check and keep the keys.
@@ -64,13 +55,13 @@ class Keys:
             SecretError: A secret is too short or not random, or `active` names none of them.
         """
         if active not in secrets:
-            msg = f"{self.what}: active = {active!r} names none of the keys listed: {', '.join(secrets) or 'none'}"
+            msg = f"state keys: active = {active!r} names none of the keys listed: {', '.join(secrets) or 'none'}"
             raise SecretError(msg)
         for key_id, secret in secrets.items():
             if len(secret) < MIN_SECRET_BYTES or len(set(secret)) < _MIN_DISTINCT_BYTES:
                 msg = (
-                    f"{self.what}: the secret of key {key_id!r} must be at least {MIN_SECRET_BYTES} random bytes, "
-                    f"found {len(secret)} bytes, {len(set(secret))} distinct; make one with: openssl rand -base64 32"
+                    f"state keys: the secret of key {key_id!r} must be at least {MIN_SECRET_BYTES} random bytes, found "
+                    f"{len(secret)} bytes, {len(set(secret))} of them distinct; make one with: openssl rand -base64 32"
                 )
                 raise SecretError(msg)
         self.active = active
@@ -78,10 +69,10 @@ class Keys:
         self._secrets = dict(secrets)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(active={self.active!r}, key_ids={self.key_ids!r})"
+        return f"StateKeys(active={self.active!r}, key_ids={self.key_ids!r})"
 
     def __reduce__(self) -> str | tuple[object, ...]:
-        msg = f"{self.what} are not pickled: hand each process its file or environment"
+        msg = "state keys are not pickled: hand each process its file or environment"
         raise TypeError(msg)
 
     def derive(self, key_id: str, purpose: bytes, salt: bytes = b"") -> bytes:
@@ -95,10 +86,10 @@ class Keys:
 
     def check_value(self, key_id: str) -> str:
         """Public fingerprint of a key: tells whether another secret stands under the same id."""
-        return self.derive(key_id, self.purpose + b"/check/1").hex()[:16]
+        return self.derive(key_id, b"weir/state/check/1").hex()[:16]
 
     @classmethod
-    def from_toml(cls, text: str, where: str) -> Self:
+    def from_toml(cls, text: str, where: str) -> StateKeys:
         """Keys from TOML as in the module's docstring.
 
         Args:
@@ -131,7 +122,7 @@ class Keys:
         return cls(active, secrets)
 
     @classmethod
-    def from_file(cls, path: Path) -> Self:
+    def from_file(cls, path: Path) -> StateKeys:
         """Keys from a TOML file.
 
         Raises:
@@ -140,56 +131,21 @@ class Keys:
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            msg = (
-                f"{path}: the file of {cls.what} cannot be read ({type(error).__name__}); check the path and its "
-                "permissions"
-            )
+            msg = f"{path}: state key file cannot be read ({type(error).__name__}); check the path and its permissions"
             raise SecretError(msg) from None
         return cls.from_toml(text, str(path))
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str]) -> Self | None:
-        """Keys from the file variable (a path) or the other one (the TOML itself); None: neither is set.
+    def from_environment(cls, environ: Mapping[str, str]) -> StateKeys | None:
+        """Keys from WEIR_STATE_KEYS_FILE (a path) or WEIR_STATE_KEYS (the TOML itself); None: state is not encrypted.
 
         Raises:
             SecretError: Both are set, one is empty, or see `from_toml`.
         """
-        path, text = environ.get(cls.file_variable), environ.get(cls.variable)
+        path, text = environ.get(KEYS_FILE_VARIABLE), environ.get(KEYS_VARIABLE)
         if path is not None and text is not None:
-            msg = f"{cls.file_variable} and {cls.variable} are both set; keep one"
+            msg = f"{KEYS_FILE_VARIABLE} and {KEYS_VARIABLE} are both set; keep one"
             raise SecretError(msg)
         if path is not None:
             return cls.from_file(Path(path))
-        return None if text is None else cls.from_toml(text, cls.variable)
-
-
-class StateKeys(Keys):
-    """Keys that state is encrypted with."""
-
-    __slots__ = ()
-    what = "state keys"
-    purpose = b"weir/state"
-    file_variable = KEYS_FILE_VARIABLE
-    variable = KEYS_VARIABLE
-
-
-class ModelKeys(Keys):
-    """Keys that model releases are signed with."""
-
-    __slots__ = ()
-    what = "model keys"
-    purpose = b"weir/model"
-    file_variable = MODEL_KEYS_FILE_VARIABLE
-    variable = MODEL_KEYS_VARIABLE
-
-    def sign(self, content: bytes) -> str:
-        """Key id and HMAC-SHA256 (hex) of `content` under the active key, as KEY_ID:HEX."""
-        return f"{self.active}:{self._mac(self.active, content)}"
-
-    def signed(self, content: bytes, signature: str) -> bool:
-        """Whether one of the keys made this signature of `content`; compared in constant time."""
-        key_id, _, told = signature.rpartition(":")
-        return key_id in self.key_ids and hmac.compare_digest(self._mac(key_id, content).encode(), told.encode())
-
-    def _mac(self, key_id: str, content: bytes) -> str:
-        return hmac.digest(self.derive(key_id, self.purpose + b"/release/1"), content, "sha256").hex()
+        return None if text is None else cls.from_toml(text, KEYS_VARIABLE)
