@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from operators.adopted import Adopted
-from operators.decide import Decide, DecideConfig, TellFeatures
+from operators.decide import Decide, DecideConfig, ModelSource, TellFeatures
 from operators.enrich import Enricher
 from operators.entity import Entity
 from operators.features import EntitySpec, FeatureSet, load_feature_set
@@ -72,6 +72,7 @@ class Profile:
         now_us: Callable[[], int] | None = None,
         deadlines: bool = True,
         maps_features: bool = True,
+        models: ModelSource | None = None,
     ) -> Decide:
         """The last step; without order of arrival a label may overtake its payment.
 
@@ -82,6 +83,7 @@ class Profile:
             now_us: A live flow's clock; None in a replay.
             deadlines: Whether the policy's deadline counts; without, it is as if the policy had none.
             maps_features: Whether records tell features by name, in JSON; else as the contract has them.
+            models: Gives the model that decides; None: the step's own.
         """
         learning = self.learning
         restore: Callable[[bytes | None], Model] | None = None
@@ -101,7 +103,7 @@ class Profile:
         tell: TellFeatures = feature_map_json([feature.name for feature in self.features.features])
         if not maps_features:
             tell = _as_contract(self.features.id)
-        return Decide(self.features, self.policy, restore, config, tell, adopted)
+        return Decide(self.features, self.policy, restore, config, tell, adopted, models)
 
 
 def _as_contract(feature_set: str) -> TellFeatures:

@@ -85,6 +85,9 @@ class DecideConfig:
 RestoreModel = Callable[[bytes | None], Model]
 """The model from its bytes, or a new one."""
 
+ModelSource = Callable[[], tuple[Model | None, str | None]]
+"""The model that decides now, and its artefact's sha256; asked once a batch and shard."""
+
 TellFeatures = Callable[[list[Value]], object]
 """What stands under `features` in the records of a payment with these values."""
 
@@ -102,6 +105,7 @@ class Decide:
         config: DecideConfig,
         tell_features: TellFeatures | None = None,
         adopted: Adopted | None = None,
+        models: ModelSource | None = None,
     ) -> None:
         """Make the step.
 
@@ -113,7 +117,9 @@ class Decide:
             tell_features: Form of `features` in decisions and labelled outcomes; default: a map of name to value. A
                 flow that publishes JSON has it encoded at once, while the values are at hand.
             adopted: Decisions that an earlier run published and did not commit.
+            models: Gives the model instead of `restore_model`; it is not taught here.
         """
+        self._models = models
         self._features = feature_set
         self._names = names = [feature.name for feature in feature_set.features]
         self._numbers = {feature.name for feature in feature_set.features if feature.kind == "number"}
@@ -176,6 +182,9 @@ class Decide:
             store.memo["learned"] = False
 
     def _model(self, store: StepStore) -> Model | None:
+        if self._models is not None:
+            announced, store.memo["started"] = self._models()
+            return announced
         if self._restore_model is None:
             return None
         model: Model | None = store.memo.get("model")
