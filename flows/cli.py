@@ -18,6 +18,7 @@ import typer
 from flows.contracts_cli import contracts_app
 from flows.dead_letters_cli import dead_letters_app
 from flows.exits import exit_code
+from flows.learn_live import learn_command
 from flows.live_cli import add_flow, config_app
 from flows.rekey import rekey_command
 from flows.state_cli import state_app
@@ -53,6 +54,7 @@ def _decide_live(process: LiveProcess) -> None:
 
 
 add_flow(app, "decide", "Decide payments as they come, by weir.toml.", _decide_live)
+app.command("learn")(learn_command)
 
 
 def main() -> None:

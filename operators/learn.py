@@ -103,8 +103,8 @@ class Made:
     importances: list[tuple[str, float]]
 
 
-TellLearned = Callable[[str, str, int, int], None]
-"""(label, source, payment's decision time, event time of the label): a label was learned."""
+TellLearned = Callable[[str, str, int], None]
+"""(label, source, µs from the payment's decision to the label): a label was learned."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_ledger = msgspec.msgpack.Decoder(LearnLedger).decode
@@ -207,7 +207,7 @@ class Learn:
         if len(kept) > 2 * _MOST_KEPT:
             del kept[:_MOST_KEPT]
         if self._learned is not None:
-            self._learned(detail["label"], label.source, decided_us, label.event_time_us)
+            self._learned(detail["label"], label.source, label.event_time_us - decided_us)
 
     def _release(
         self,

@@ -22,6 +22,9 @@ MISSING: Final = "missing"
 TOO_LARGE: Final = "too_large"
 ALTERED: Final = "altered"
 UNREACHABLE: Final = "unreachable"
+UNREADABLE: Final = "unreadable"
+FEATURE_SET: Final = "feature_set"
+PROFILE: Final = "profile"
 """Reasons of an `ArtefactError`."""
 
 
@@ -49,6 +52,11 @@ class ArtefactStore:
         self.url = url
         self._most_bytes = most_bytes
         self._store = ObjectStore(url)
+
+    @staticmethod
+    def sha256(artefact: bytes) -> str:
+        """The name of an artefact."""
+        return hashlib.sha256(artefact).hexdigest()
 
     def uri(self, sha256: str) -> str:
         """Where an artefact lies, for its record."""
