@@ -20,6 +20,7 @@ from flows.dead_letters_cli import dead_letters_app
 from flows.exits import exit_code
 from flows.learn_live import learn_command
 from flows.live_cli import add_flow, config_app
+from flows.models_cli import models_app
 from flows.rekey import rekey_command
 from flows.state_cli import state_app
 from flows.topics_cli import topics_app
@@ -44,6 +45,7 @@ app.add_typer(contracts_app, name="contracts")
 app.add_typer(topics_app, name="topics")
 app.add_typer(config_app, name="config")
 app.add_typer(dead_letters_app, name="dead-letters")
+app.add_typer(models_app, name="models")
 state_app.command("rekey")(rekey_command)
 
 
