@@ -15,7 +15,7 @@ from confluent_kafka import Consumer
 
 from flows.control import ControlServer
 from flows.decide import PUBLISH, build
-from flows.durable import Epochs
+from flows.epochs import Epochs
 from flows.exits import deadly
 from flows.kafka_client import BrokerWatch, asked, one_cluster, properties
 from flows.kafka_publish import Publisher
@@ -107,15 +107,15 @@ def _execute(
     outputs: dict[str, Stream],
 ) -> None:
     in_order = options.process is None
+    epochs = Epochs()
     shards = shard_names(options.shards)
     remembered_us = profile.seen_config(outcomes=False).keep_us
     known: dict[str, SourceState] = read_recovery(recovery_file(options.state)).sources
     topics = {name: stream.topic for name, stream in outputs.items()}
     publisher = Publisher(options, one_cluster("outputs", outputs.values()), topics, run)
     slots = Outputs(
-        publisher, options.encoder, topics, home.sync, run, run.stats.stage(PUBLISH), may_overtake=not in_order
+        publisher, options.encoder, topics, home.sync, run, run.stats.stage(PUBLISH), epochs, may_overtake=not in_order
     )
-    epochs = Epochs()
 
     @deadly
     def open_store(shard: str, step: str, version: int | None) -> StepStore:
@@ -156,8 +156,9 @@ def _execute(
         None,
         shards,
         run.stats,
+        epochs,
         in_order=in_order,
-        attach=lambda entered, decided: sink.attach(entered, decided, encode, epochs),
+        attach=lambda entered, decided: sink.attach(entered, decided, encode),
     )
     recovery = RecoveryConfig(options.state / "recovery")  # type: ignore[no-untyped-call]  # native, without stubs
     calm_collector()
