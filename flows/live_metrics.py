@@ -163,6 +163,9 @@ class LiveMetrics:
         count = self._count
         action = decision["action"]
         count(metrics.PAYMENTS_DECIDED, (action,), 1)
+        count(metrics.PAYMENTS_BY_ROLE, (decision["role"],), 1)
+        if decision["exploration"] is not None:
+            count(metrics.PAYMENTS_EXPLORED, (decision["exploration"],), 1)
         for reason in decision["reason_codes"]:
             count(metrics.DECISION_REASONS, (action, reason), 1)
         for hit in decision["rule_hits"]:
@@ -187,6 +190,10 @@ class LiveMetrics:
         """A labelled outcome was made."""
         if outcome["source"] != MATURITY:
             self._count(metrics.OUTCOMES_MATCHED, (outcome["label"],), 1)
+
+    def alert(self, alert: Mapping[str, Any]) -> None:
+        """An alert was raised."""
+        self._count(metrics.ALERTS_RAISED, (alert["kind"],), 1)
 
     def dead_letter(self, topic: str, reason: str) -> None:
         """A record was refused."""
