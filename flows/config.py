@@ -71,6 +71,7 @@ class DecideSection:
     epoch_s: float
     deadlines: bool
     transactional: bool
+    transaction_s: float
     start: Mapping[str, str | int]
     stop_within_s: float
     no_progress_after_s: float
@@ -312,8 +313,8 @@ def _decide(table: Table, streams: Mapping[str, str]) -> DecideSection:
     if not _GROUP.match(group):
         table.refuse("group", group, "1 to 249 printable characters without blanks")
     transactional = table.truth("transactional", False)
-    if transactional:
-        table.refuse("transactional", True, "false: Kafka transactions are not built yet")
+    if not transactional and "transaction_every" in table.left():
+        table.refuse("transaction_every", "set", "nothing: it has no effect without transactional = true")
     section = DecideSection(
         group=group,
         batch=table.whole("batch", 500, 1, 100_000),
@@ -321,6 +322,7 @@ def _decide(table: Table, streams: Mapping[str, str]) -> DecideSection:
         epoch_s=table.seconds("epoch", 1.0, 0.05, 60.0),
         deadlines=table.truth("deadlines", True),
         transactional=transactional,
+        transaction_s=table.seconds("transaction_every", 0.1, 0.005, 60.0),
         start=_starts(table.table("start"), streams, (*INPUTS, "labelled_outcomes")),
         stop_within_s=table.seconds("stop_within", 10.0, 0.1, 3600.0),
         no_progress_after_s=table.seconds("no_progress_after", 30.0, 0.0, DAY_S),

@@ -1,4 +1,4 @@
-"""events → seen → one stage an entity → decide → decisions, labelled outcomes; the unusable → dead-letters."""
+"""events → seen → one stage an entity → decide → decisions, labelled outcomes, alerts; unusable → dead-letters."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from bytewax.inputs import Source
 from flows.durable import Barrier
 from flows.epochs import Epochs
 from flows.publish import (
+    ALERTS,
     DEAD_LETTERS,
     DECISIONS,
     LABELLED_OUTCOMES,
     FileSink,
     OpenSlot,
     Publication,
+    alert_identity,
     dead_letter_identity,
     decision_identity,
     labelled_identity,
@@ -30,7 +32,7 @@ from flows.stats import RunStats
 from operators.decide import Decide
 from operators.entity import Entity
 from operators.features import EntitySpec
-from operators.inflight import DEAD_LETTER, LABEL, OUTCOME, PAYMENT, TICK, InFlight
+from operators.inflight import ALERT, DEAD_LETTER, LABEL, OUTCOME, PAYMENT, TICK, InFlight
 from operators.seen import Seen
 from operators.step import Step
 from schemas.codec import encode_json
@@ -170,6 +172,7 @@ class _Encode:
         decisions: list[Publication] = []
         labelled: list[Publication] = []
         dead: list[Publication] = []
+        alerts: list[Publication] = []
         count = self._stats.count
         observer = self._stats.observer
         for item in events:
@@ -195,6 +198,9 @@ class _Encode:
                 line = encode_json("labelled_outcome", detail)
                 identity = labelled_identity(detail["transaction_id"], detail["source"], detail["event_time"])
                 labelled.append(Publication(identity, line, seen_at_us))
+            elif item.kind == ALERT:
+                count("alerts", detail["kind"])
+                alerts.append(Publication(alert_identity(detail["alert_id"]), encode_json("alert", detail), seen_at_us))
             elif item.kind == DEAD_LETTER:
                 count("dead_letters", detail[0])
                 topic, partition, offset = item.origin
@@ -202,7 +208,7 @@ class _Encode:
                     observer.dead_letter(topic, detail[0])
                 line = encode_json("dead_letter", dead_letter(item))
                 dead.append(Publication(dead_letter_identity(topic, partition, offset), line, seen_at_us))
-        slots = ((DECISIONS, decisions), (LABELLED_OUTCOMES, labelled), (DEAD_LETTERS, dead))
+        slots = ((DECISIONS, decisions), (LABELLED_OUTCOMES, labelled), (DEAD_LETTERS, dead), (ALERTS, alerts))
         return [(slot, records) for slot, records in slots if records or part.wake]
 
 

@@ -110,6 +110,8 @@ def live_options(process: LiveProcess) -> LiveOptions:
         limits=config.limits,
         tokeniser=pan_keys(config),
         deadlines=config.decide.deadlines,
+        transactional=config.decide.transactional,
+        transaction_s=config.decide.transaction_s,
         memory=state_options(config),
         state_keys=state_keys(config),
         process=None if member is None else (member.number, member.addresses),

@@ -21,6 +21,7 @@ from flows.kafka_client import BrokerWatch, asked, one_cluster, properties
 from flows.kafka_publish import Publisher
 from flows.kafka_sink import KafkaSink, Outputs, Slot, SlotState
 from flows.kafka_source import KafkaSource, LivePart, Reader, SourceState, merged_state, source_name
+from flows.kafka_transactions import fence_gone
 from flows.live_graph import DecideGraph, LiveGraph
 from flows.live_manifest import begin_at, ends_of, load_offsets, prepare_state
 from flows.live_options import LiveOptions, Start
@@ -115,7 +116,9 @@ def _execute(
     shards = shard_names(options.shards)
     known: dict[str, SourceState] = read_recovery(recovery_file(options.state)).sources
     topics = {name: stream.topic for name, stream in outputs.items()}
-    publisher = Publisher(options, one_cluster("outputs", outputs.values()), topics, run)
+    brokers = one_cluster("outputs", outputs.values())
+    fence_gone(options, manifest, brokers, run)
+    publisher = Publisher(options, brokers, topics, run)
     slots = Outputs(
         publisher,
         options.encoder,

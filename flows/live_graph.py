@@ -22,7 +22,7 @@ from flows.stage import OpenStore, Part
 from flows.state_manifest import predecessor
 from flows.stats import RunStats
 from flows.streams import Stream
-from operators.decide import ModelSource
+from operators.steering import ModelSource
 
 
 class LiveGraph(Protocol):
@@ -110,6 +110,7 @@ class DecideGraph:
             maps_features=options.encoder.maps_features,
             now_us=self._now_us,
             deadlines=options.deadlines,
+            parts=len(shards),
             models=self._models,
         )
         entities = profile.entities(predecessor(dict(manifest)))

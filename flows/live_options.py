@@ -78,6 +78,8 @@ class LiveOptions:
         limits: Bounds of what is accepted.
         tokeniser: Keys for card numbers, None when none are expected.
         deadlines: Whether the policy's deadline counts.
+        transactional: Whether records are published in transactions, for consumers that read committed ones.
+        transaction_s: A transaction is committed at the first batch after so long; the epoch's end commits too.
         memory: What the state of this process may cost.
         state_keys: Keys that the state is encrypted with, None: it is not.
         process: (this process's number, addresses of all) in a cluster, None alone.
@@ -104,6 +106,8 @@ class LiveOptions:
     limits: Limits = field(default_factory=Limits)
     tokeniser: TokenKeys | None = None
     deadlines: bool = True
+    transactional: bool = False
+    transaction_s: float = 0.1
     memory: StateOptions = field(default_factory=StateOptions)
     state_keys: StateKeys | None = None
     process: tuple[int, tuple[str, ...]] | None = None

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from operators.adopted import Adopted
-from operators.decide import Decide, DecideConfig, ModelSource, TellFeatures
+from operators.decide import Decide, DecideConfig, TellFeatures
 from operators.enrich import Enricher
 from operators.entity import Entity
 from operators.features import EntitySpec, FeatureSet, load_feature_set
@@ -17,6 +17,7 @@ from operators.model import Model, restore_model
 from operators.money import Rates
 from operators.policy import Policy, empty_policy, load_policy
 from operators.seen import Seen, SeenConfig
+from operators.steering import ModelSource, Steering
 from schemas.codec import feature_map_json
 from schemas.errors import ProfileError
 
@@ -73,6 +74,7 @@ class Profile:
         deadlines: bool = True,
         maps_features: bool = True,
         models: ModelSource | None = None,
+        parts: int = 1,
     ) -> Decide:
         """The last step; without order of arrival a label may overtake its payment.
 
@@ -84,6 +86,7 @@ class Profile:
             deadlines: Whether the policy's deadline counts; without, it is as if the policy had none.
             maps_features: Whether records tell features by name, in JSON; else as the contract has them.
             models: Gives the model that decides; None: the step's own.
+            parts: Shards that decide apart.
         """
         learning = self.learning
         restore: Callable[[bytes | None], Model] | None = None
@@ -103,7 +106,12 @@ class Profile:
         tell: TellFeatures = feature_map_json([feature.name for feature in self.features.features])
         if not maps_features:
             tell = _as_contract(self.features.id)
-        return Decide(self.features, self.policy, restore, config, tell, adopted, models)
+        challengers = {
+            one.id: restore_model(self.features, replace(learning, model=one, start=None))
+            for one in learning.challengers
+        }
+        steering = Steering(restore, learning.loop, challengers, self.features, parts, models)
+        return Decide(self.features, self.policy, restore, config, tell, adopted, steering)
 
 
 def _as_contract(feature_set: str) -> TellFeatures:

@@ -1,4 +1,4 @@
-"""Publishes records once, to files: decisions, labelled outcomes and dead letters, one slot each.
+"""Publishes records once, to files: decisions, labelled outcomes, alerts and dead letters, one slot each.
 
 A slot's snapshot is (offset, version): how long its file was and which version its ledger had. What stands in the file
 behind that offset was published by a run that died before it could commit, and is *adopted*: it is read back on
@@ -32,7 +32,8 @@ from state.api import StepStore
 DECISIONS: Final = "decisions"
 LABELLED_OUTCOMES: Final = "labelled_outcomes"
 DEAD_LETTERS: Final = "dead_letters"
-SLOTS: Final = tuple(sorted((DECISIONS, LABELLED_OUTCOMES, DEAD_LETTERS)))
+ALERTS: Final = "alerts"
+SLOTS: Final = tuple(sorted((DECISIONS, LABELLED_OUTCOMES, DEAD_LETTERS, ALERTS)))
 """Sorted, because bytewax numbers partitions in the order of their names, whatever order list_parts gives them in."""
 
 DAY_US: Final = 86_400_000_000
@@ -79,6 +80,11 @@ def dead_letter_identity(topic: str, partition: int, offset: int) -> bytes:
     return f"{topic}/{partition}/{offset}".encode()
 
 
+def alert_identity(alert_id: str) -> bytes:
+    """An alert is told by its id."""
+    return alert_id.encode()
+
+
 def labelled_identity(transaction_id: str, source: str, event_time_us: int) -> bytes:
     """A labelled outcome is told by its transaction, who said it and when."""
     return f"{transaction_id}\x1f{source}\x1f{event_time_us}".encode()
@@ -91,6 +97,8 @@ def identity_of(slot: str, record: dict[str, Any]) -> bytes:
     if slot == LABELLED_OUTCOMES:
         event_time_us = parse_rfc3339_us(record["event_time"])
         return labelled_identity(record["transaction_id"], record["source"], event_time_us)
+    if slot == ALERTS:
+        return alert_identity(record["alert_id"])
     return dead_letter_identity(record["topic"], record["partition"], record["offset"])
 
 
@@ -391,7 +399,7 @@ OpenSlot = Callable[[str, SlotSnapshot | None], FileSlot]
 
 
 class FileSink(FixedPartitionedSink[Sequence[Publication], SlotSnapshot]):
-    """The three output files as bytewax partitions; the key of an item is its slot's name."""
+    """The output files as bytewax partitions; the key of an item is its slot's name."""
 
     def __init__(self, open_slot: OpenSlot) -> None:
         self._open_slot = open_slot

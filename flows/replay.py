@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -62,7 +62,7 @@ class ReplayOptions:
 
     Attributes:
         events: Folder of transactions, device_events, identity_events, outcomes as .jsonl, .avro or .parquet.
-        out: Folder for decisions.jsonl, labelled_outcomes.jsonl and dead_letters.jsonl.
+        out: Folder for decisions.jsonl, labelled_outcomes.jsonl, alerts.jsonl and dead_letters.jsonl.
         state: Folder that lets a replay resume; None: a temporary one, thrown away at the end.
         batch: Events read at once; results do not depend on it.
         epoch: Time between commits; results do not depend on it.
@@ -118,6 +118,9 @@ def _run_replay(profile: Profile, options: ReplayOptions, run: Run, files: dict[
     if directory is None:
         raise AssertionError
     options = replace(options, now_us=prepare_folders(profile, options, files))
+    for slot in SLOTS:
+        with suppress(OSError):  # the slot says what is wrong, and which page helps
+            slot_path(options.out, slot).touch()  # no alerts is an empty file: the engine opens a slot when it is used
     home = StateHome(directory / "shards", options.memory, options.state_keys, format_of)
     try:
         _execute(profile, options, run, files, home, directory)
