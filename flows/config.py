@@ -15,13 +15,13 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from flows.config_table import Findings, Secret, Table
+from flows.streams import KINESIS, SCHEMES, url_fault
 from schemas.errors import ConfigError, WeirError
 from schemas.times import parse_rfc3339_us
 from schemas.validate import IDENTIFIER_FIELDS, Limits
 
 INPUTS: Final = ("transactions", "device_events", "identity_events", "outcomes")
 OUTPUTS: Final = ("decisions", "labelled_outcomes", "dead_letters")
-SCHEMES: Final = ("kafka",)
 DAY_S: Final = 86_400.0
 STARTS: Final = ("earliest", "latest")
 
@@ -237,7 +237,7 @@ def _config(path: Path, top: Table, problems: list[str]) -> Config:
 
 def _streams(table: Table) -> dict[str, str]:
     streams: dict[str, str] = {}
-    form = "a URL kafka://HOST:PORT[,HOST:PORT]/TOPIC"
+    form = "a URL kafka://HOST:PORT[,HOST:PORT]/TOPIC or kinesis://STREAM[?region=REGION&...]"
     for name in (*INPUTS, *OUTPUTS):
         needed = name in ("transactions", *OUTPUTS)
         url = table.needed_text(name, form) if needed else table.text(name, "", form)
@@ -259,6 +259,8 @@ def _url_fault(url: str) -> str | None:
     scheme, found, rest = url.partition("://")
     if not found or scheme not in SCHEMES:
         return f"the scheme must be {' or '.join(SCHEMES)}"
+    if scheme == KINESIS:
+        return url_fault(url)
     hosts, _, topic = rest.partition("/")
     if "@" in hosts:
         return "user and password stand in [kafka.security], never in a URL"

@@ -33,6 +33,7 @@ from operators.inflight import DEAD_LETTER, LABEL, OUTCOME, PAYMENT, TICK, InFli
 from operators.seen import Seen
 from operators.step import Step
 from schemas.codec import encode_json
+from schemas.positions import told_place
 from schemas.redact import redact
 from state.shards import shard_of
 
@@ -207,11 +208,8 @@ def dead_letter(item: InFlight) -> dict[str, Any]:
     detail: Any = item.detail
     reason, text, payload = detail
     raw = payload if isinstance(payload, bytes) else msgspec.json.encode(payload)
-    topic, partition, offset = item.origin
     return {
-        "topic": topic,
-        "partition": partition,
-        "offset": offset,
+        **told_place(*item.origin),
         "event_time": getattr(payload, "event_time_us", None),
         "reason": reason,
         "detail": text,

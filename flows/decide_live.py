@@ -55,6 +55,7 @@ def live_options(process: LiveProcess) -> LiveOptions:
         headers=config.wire.headers,
         decoders=decoders,
         encoder=encoder,
+        output_decoders=output_decoders(config.wire),
         limits=config.limits,
         tokeniser=pan_keys(config),
         deadlines=config.decide.deadlines,
@@ -81,6 +82,16 @@ def wire_of(wire: WireSection, inputs: Mapping[str, Any]) -> tuple[dict[str, Wir
     ids = {name: registry.register(subject_of(name), published_form(name)) for name in _PUBLISHED}
     framed: dict[str, WireDecoder] = {name: FramedDecoder(CONTRACTS[name], registry) for name in inputs}
     return framed, AvroEncoder(FramedEncoder(ids), FramedDecoder("decision", registry))
+
+
+def output_decoders(wire: WireSection) -> dict[str, WireDecoder]:
+    """By contract, what reads back from Kinesis what is published; JSON needs none."""
+    if wire.format == "json":
+        return {}
+    registry = registry_of(wire)
+    if registry is None:
+        return {name: FingerprintDecoder(name) for name in _PUBLISHED}
+    return {name: FramedDecoder(name, registry) for name in _PUBLISHED}
 
 
 def _client_properties(config: Config) -> dict[str, str | int | float | bool]:

@@ -42,6 +42,7 @@ from operators.inflight import DEAD_LETTER, LABEL, PAYMENT, InFlight, Value
 from operators.model import Contributions, Model
 from operators.policy import Cause, Policy
 from schemas.events import Label, Tick, Transaction
+from schemas.positions import told_place
 from schemas.times import format_rfc3339_us
 from state.api import StepStore
 
@@ -253,14 +254,13 @@ class Decide:
         quality = item.flags + [f"absent:{name}" for name in policy.absent(values, item.keys)]
         if score is None:
             quality.append("no_model_score")
-        topic, partition, offset = item.origin
         return {
             "decision_id": xxhash.xxh3_128_hexdigest(event.transaction_id.encode()),
             "transaction_id": event.transaction_id,
             "event_time": event.event_time_us,
             "decided_at": decided_at_us,
             "ingested_at": item.ingested_at_us,
-            "source": {"topic": topic, "partition": partition, "offset": offset},
+            "source": told_place(*item.origin),
             "account_id": event.account_id,
             "card_id": event.card_id,
             "device_id": event.device_id,
