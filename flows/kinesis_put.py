@@ -28,6 +28,8 @@ from schemas.positions import position
 MOST_RECORD_BYTES: Final = 1 << 20
 """Of data and key of a record, the default limit of a stream."""
 _MOST_RECORDS: Final = 500
+_MORE: Final = 25
+"""By so many records a request grows with each answer, after a failure without one has halved it."""
 _MOST_BYTES: Final = 5 << 20
 _SENDERS: Final = 4
 """Requests under way at once. Fewer: a slow answer holds up all keys; more: each takes fewer records."""
@@ -95,6 +97,7 @@ class Putter:
         self._later: list[tuple[float, int, object]] = []  # those that wait after a failure
         self._number = 0
         self._waiting_bytes = 0
+        self._most = _MOST_RECORDS
         self._done = False
         self._threads = [
             threading.Thread(target=self._run, name=f"{topic}-put-{number}", daemon=True) for number in range(_SENDERS)
@@ -144,7 +147,7 @@ class Putter:
                 return [], {}
             request: list[Put] = []
             size = 0
-            while self._ready and len(request) < _MOST_RECORDS:
+            while self._ready and len(request) < self._most:
                 head = self._queues[self._ready[0]][0]
                 size += head.size
                 if request and size > _MOST_BYTES:
@@ -164,11 +167,13 @@ class Putter:
             if kind == THROTTLED:
                 self._again(request, throttled=True)
             else:
+                self._most = max(1, min(self._most, len(request)) // 2)  # a server that is slow answers for fewer
                 self._unsure(request, before)
             time.sleep(backoff.next_s())
             return
         self._watch.up()
         backoff.reset()
+        self._most = min(_MOST_RECORDS, self._most + _MORE)
         stood: list[Put] = []
         refused: list[Put] = []
         unsure: list[Put] = []

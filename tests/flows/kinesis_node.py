@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 import pytest
 
-from load_tests.kinesis_local import CREDENTIALS, KinesisError, KinesisLocal, read_all
+from load_tests.kinesis_local import CREDENTIALS, KinesisError, KinesisLocal, Tail
 from tests.flows.live import STREAMS, Live, account_of
 from tests.flows.traffic import payment
 
@@ -43,6 +43,30 @@ def kinesis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KinesisLocal]:
     server.kill()
 
 
+FEATURES = """
+id = "kinesis-1"
+base_currency = "EUR"
+
+[entities.account]
+key = "account_id"
+windows = ["24h"]
+amount = ["count"]
+"""
+POLICY = """
+id = "kinesis"
+version = "1"
+thresholds = { challenge = 0.5, review = 0.7, decline = 0.9 }
+"""
+
+
+def small_profile(directory: Path) -> Path:
+    """A profile with small decisions: the stand-in takes milliseconds for a kilobyte."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "features.toml").write_text(FEATURES)
+    (directory / "policy.toml").write_text(POLICY)
+    return directory
+
+
 class KinesisLive(Live):
     """A live flow whose inputs and outputs are streams of Kinesis; `endpoint` may be a proxy's."""
 
@@ -59,6 +83,7 @@ class KinesisLive(Live):
         self.server = server
         self.client = server.client
         self.directory = directory
+        self._tails: dict[str, Tail] = {}
         self.topics = {name: f"{name}-{uuid.uuid4().hex[:8]}" for name in (*inputs, *OUTPUTS)}
         for name in self.topics.values():
             server.make(name, shards)
@@ -82,13 +107,15 @@ class KinesisLive(Live):
         """Append records, each alone, so that their order is known."""
         for first in range(0, len(lines), 500):
             records = [
-                {"Data": line, "PartitionKey": (account_of(line) or b"-").decode()} for line in lines[first : first + 500]
+                {"Data": line, "PartitionKey": (account_of(line) or b"-").decode()}
+                for line in lines[first : first + 500]
             ]
             answer = self.client.put_records(StreamName=self.topics[stream], Records=records)
             assert not answer["FailedRecordCount"]
 
     def read(self, stream: str) -> list[dict[str, Any]]:
-        return [orjson.loads(record["Data"]) for _, record in read_all(self.client, self.topics[stream])]
+        tail = self._tails.setdefault(stream, Tail(self.client, self.topics[stream]))
+        return [orjson.loads(record["Data"]) for _, record in tail.look()]
 
     def decisions(self) -> list[dict[str, Any]]:
         return self.read("decisions")
@@ -105,7 +132,7 @@ class KinesisFeed:
         order: account_id -> its transactions in the order of their sending, retries left out.
     """
 
-    def __init__(self, live: KinesisLive, rate: float = 200.0, seed: int = 1, accounts: int = 24) -> None:
+    def __init__(self, live: KinesisLive, rate: float = 25.0, seed: int = 1, accounts: int = 12) -> None:
         self.sent: dict[str, int] = {}
         self.order: dict[str, list[str]] = {}
         self._live = live
@@ -148,7 +175,7 @@ class KinesisFeed:
                 for record in batch:
                     name = record["transaction_id"]
                     self.sent[name] = self.sent.get(name, 0) + 1
-            self._done.wait(0.02)
+            self._done.wait(0.1)
 
 
 def check_order(decisions: list[dict[str, Any]], order: dict[str, list[str]]) -> None:

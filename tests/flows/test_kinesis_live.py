@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from load_tests.kinesis_local import KinesisLocal, merge, split
-from tests.flows.kinesis_node import KinesisFeed, KinesisLive, all_decided, check_order, kinesis
+from tests.flows.kinesis_node import KinesisFeed, KinesisLive, all_decided, check_order, kinesis, small_profile
 from tests.flows.live import check_published, kill, stop, wait_until
 from tests.flows.running import Replay, ended
 from tests.flows.test_kafka_live import _content
@@ -19,11 +19,9 @@ from tests.flows.traffic import write_events, write_profile
 __all__ = ["kinesis"]
 
 
-def test_a_live_run_over_kinesis_decides_as_a_replay_of_the_same_events(
-    kinesis: KinesisLocal, tmp_path: Path
-) -> None:
+def test_a_live_run_over_kinesis_decides_as_a_replay_of_the_same_events(kinesis: KinesisLocal, tmp_path: Path) -> None:
     profile = write_profile(tmp_path / "profile")
-    events = write_events(tmp_path / "events", payments=400)
+    events = write_events(tmp_path / "events", payments=150)
     for name in ("outcomes", "device_events", "identity_events"):
         (events / f"{name}.jsonl").unlink()
     for name in ("device_events", "identity_events"):
@@ -54,14 +52,14 @@ def test_a_live_run_over_kinesis_decides_as_a_replay_of_the_same_events(
 def test_kills_while_shards_are_split_and_merged_lose_nothing_and_keep_each_accounts_order(
     kinesis: KinesisLocal, tmp_path: Path, processes: int
 ) -> None:
-    live = KinesisLive(kinesis, tmp_path, write_profile(tmp_path / "profile"), shards=2, inputs=("transactions",))
+    live = KinesisLive(kinesis, tmp_path, small_profile(tmp_path / "profile"), shards=2, inputs=("transactions",))
     payments, decisions = live.topics["transactions"], live.topics["decisions"]
     rng = random.Random(processes)
-    with KinesisFeed(live, rate=150, seed=processes) as feed:
+    with KinesisFeed(live, seed=processes) as feed:
         running = live.start(processes)
         wait_until(running, live.decisions)
         split(live.client, payments)
-        time.sleep(rng.uniform(0.0, 1.0))
+        time.sleep(rng.uniform(0.0, 1.5))
         kill(running)
         split(live.client, decisions)
         merge(live.client, payments, 1)
@@ -70,7 +68,7 @@ def test_kills_while_shards_are_split_and_merged_lose_nothing_and_keep_each_acco
         wait_until(running, lambda: len(live.decisions()) > before)
         merge(live.client, decisions)
         split(live.client, payments, 1)
-        time.sleep(rng.uniform(0.0, 1.0))
+        time.sleep(rng.uniform(0.0, 1.5))
         kill(running)
         feed.end()
     running = live.start(processes)
