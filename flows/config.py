@@ -65,6 +65,7 @@ class DecideSection:
 
     group: str
     batch: int
+    linger_s: float
     epoch_s: float
     deadlines: bool
     transactional: bool
@@ -287,6 +288,7 @@ def _decide(table: Table, streams: Mapping[str, str]) -> DecideSection:
     section = DecideSection(
         group=group,
         batch=table.whole("batch", 500, 1, 100_000),
+        linger_s=table.seconds("linger", 0.002, 0.0, 1.0),
         epoch_s=table.seconds("epoch", 1.0, 0.05, 60.0),
         deadlines=table.truth("deadlines", True),
         transactional=transactional,
@@ -432,7 +434,7 @@ def _state(table: Table) -> StateSection:
     folder = table.needed_text("folder", "a folder for the state, such as '/var/lib/weir/state'")
     section = StateSection(
         folder=table.file.parent / (folder or "state"),
-        shards=table.whole("shards", 32, 1, 32),
+        shards=table.whole("shards", 8, 1, 32),
         memory_mib=table.whole("memory_mib", 256, 8, 1 << 20),
         block_cache_mib=table.whole("block_cache_mib", None, 1, 1 << 20),
         write_buffers_mib=table.whole("write_buffers_mib", None, 1, 1 << 20),

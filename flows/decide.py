@@ -1,4 +1,4 @@
-"""events → seen → one stage an entity → decide → decisions, labelled outcomes; the unusable → dead-letters."""
+"""events → seen → one stage an entity → decide → decisions, labelled outcomes, alerts; unusable → dead-letters."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from bytewax.dataflow import Dataflow, Stream
 from bytewax.inputs import Source
 
 from flows.durable import Barrier
+from flows.epochs import Epochs
 from flows.publish import (
+    ALERTS,
     DEAD_LETTERS,
     DECISIONS,
     LABELLED_OUTCOMES,
     FileSink,
     OpenSlot,
     Publication,
+    alert_identity,
     dead_letter_identity,
     decision_identity,
     labelled_identity,
@@ -29,7 +32,7 @@ from flows.stats import RunStats
 from operators.decide import Decide
 from operators.entity import Entity
 from operators.features import EntitySpec
-from operators.inflight import DEAD_LETTER, LABEL, OUTCOME, PAYMENT, TICK, InFlight
+from operators.inflight import ALERT, DEAD_LETTER, LABEL, OUTCOME, PAYMENT, TICK, InFlight
 from operators.seen import Seen
 from operators.step import Step
 from schemas.codec import encode_json
@@ -54,6 +57,7 @@ def build(
     open_slot: OpenSlot | None,
     shards: tuple[str, ...],
     stats: RunStats,
+    epochs: Epochs,
     *,
     in_order: bool,
     barrier: Barrier | None = None,
@@ -70,6 +74,7 @@ def build(
         open_slot: Opens an output file's slot at a snapshot; None: the outputs are attached.
         shards: Names of the shards.
         stats: Where stages report to.
+        epochs: Of this process.
         in_order: Keep the order of arrival between stages; True only with one worker.
         barrier: Makes state durable at each epoch's end; None: nothing is to outlive the process.
         attach: Adds outputs of another kind, given the streams of parts that enter the flow and that leave the last
@@ -78,7 +83,8 @@ def build(
     flow = Dataflow("weir")
     parts = entered = op.input("events", flow, source)
     for stage in stages(seen, entities, decide, shards, learns=attach is None):
-        parts = run_stage(parts, stage, open_store, stats.stage(stage.step.name), stats.stage(ROUTE), in_order=in_order)
+        own, routing = stats.stage(stage.step.name), stats.stage(ROUTE)
+        parts = run_stage(parts, stage, open_store, own, routing, epochs, in_order=in_order)
     if open_slot is not None:
         encoded = op.flat_map("encode", parts, _Encode(stats))
         op.output("publish", encoded, FileSink(open_slot))
@@ -167,6 +173,7 @@ class _Encode:
         decisions: list[Publication] = []
         labelled: list[Publication] = []
         dead: list[Publication] = []
+        alerts: list[Publication] = []
         count = self._stats.count
         observer = self._stats.observer
         for item in events:
@@ -192,6 +199,9 @@ class _Encode:
                 line = encode_json("labelled_outcome", detail)
                 identity = labelled_identity(detail["transaction_id"], detail["source"], detail["event_time"])
                 labelled.append(Publication(identity, line, seen_at_us))
+            elif item.kind == ALERT:
+                count("alerts", detail["kind"])
+                alerts.append(Publication(alert_identity(detail["alert_id"]), encode_json("alert", detail), seen_at_us))
             elif item.kind == DEAD_LETTER:
                 count("dead_letters", detail[0])
                 topic, partition, offset = item.origin
@@ -199,8 +209,8 @@ class _Encode:
                     observer.dead_letter(topic, detail[0])
                 line = encode_json("dead_letter", dead_letter(item))
                 dead.append(Publication(dead_letter_identity(topic, partition, offset), line, seen_at_us))
-        slots = ((DECISIONS, decisions), (LABELLED_OUTCOMES, labelled), (DEAD_LETTERS, dead))
-        return [(slot, records) for slot, records in slots if records]
+        slots = ((DECISIONS, decisions), (LABELLED_OUTCOMES, labelled), (DEAD_LETTERS, dead), (ALERTS, alerts))
+        return [(slot, records) for slot, records in slots if records or part.wake]
 
 
 def dead_letter(item: InFlight) -> dict[str, Any]:

@@ -49,6 +49,7 @@ def live_options(process: LiveProcess) -> LiveOptions:
         shards=config.state.shards,
         epoch=timedelta(seconds=config.decide.epoch_s),
         batch=config.decide.batch,
+        linger=timedelta(seconds=config.decide.linger_s),
         kafka=_client_properties(config),
         group=config.decide.group,
         start={name: start for name, start in config.decide.start.items() if name in inputs},

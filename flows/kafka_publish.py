@@ -1,14 +1,17 @@
-"""One idempotent producer a process, never waited for but at a snapshot, and what its topics held when it began.
+"""One idempotent producer a process, and what its topics held when it began.
 
-Where a snapshot may start to read back: every record of ours that is appended later is one that the snapshot does not
-know. So an end offset that was seen, or a delivery that was told, before the snapshot's last flush may stand in it.
+Where a snapshot may start to read back: every record of ours that is appended from there on is one that the snapshot
+does not know. So what may stand in it is an end that was seen before the epoch was over, and one behind a record that
+was handed over before. Records of an epoch are delivered behind those of the epochs before, a partition at a time.
+A snapshot is told an epoch late (flows/epochs.py), so its records have a whole epoch in which to be delivered: only
+where that was not enough is anything waited for.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
@@ -53,12 +56,28 @@ _OURS: Final[Mapping[str, Any]] = {
 }
 
 
+class _Epoch:
+    """Records handed over in one epoch: how many are under way, and from where to read back what comes behind them."""
+
+    __slots__ = ("ends", "pending")
+
+    def __init__(self, topics: Iterable[str]) -> None:
+        self.pending = 0
+        self.ends: Offsets = {topic: {} for topic in topics}
+
+    def reach(self, ends: Offsets) -> None:
+        """Nothing of an earlier epoch stands at or behind these offsets."""
+        for topic, found in ends.items():
+            own = self.ends[topic]
+            for partition, end in found.items():
+                own[partition] = max(end, own.get(partition, 0))
+
+
 class Publisher:
     """The producer of one process.
 
     Attributes:
         watch: Hears of the brokers.
-        ends: By topic and partition, from where on a resume must read back what is published from now on.
     """
 
     def __init__(self, options: LiveOptions, bootstrap: str, topics: Mapping[str, str], run: Run) -> None:
@@ -74,7 +93,8 @@ class Publisher:
             StreamError: A topic does not exist, or may not be written.
         """
         self.watch = BrokerWatch("outputs", bootstrap, options.hooks)
-        self.ends: Offsets = {topic: {} for topic in topics.values()}
+        self._epoch = _Epoch(topics.values())
+        self._before = _Epoch(topics.values())
         self._bootstrap = bootstrap
         self._options = options
         self._topics = topics
@@ -152,27 +172,28 @@ class Publisher:
                 raise stream_error(self.watch.side, what, error) from raised
             else:
                 self._pending[output] += 1
+                self._epoch.pending += 1
                 return
 
     def _told(self, appended_us: int | None) -> Callable[[Any, Any], None]:
-        if appended_us is None:
-            return self._delivered
+        epoch = self._epoch
 
         def delivered(error: Any, message: Any) -> None:
-            self._delivered(error, message)
-            if error is None:
+            self._delivered(epoch, error, message)
+            if error is None and appended_us is not None:
                 self._options.hooks.delivered(appended_us)
 
         return delivered
 
-    def _delivered(self, error: Any, message: Any) -> None:
+    def _delivered(self, epoch: _Epoch, error: Any, message: Any) -> None:
         topic = message.topic()
         output = self._output_of[topic]
         self._pending[output] -= 1
+        epoch.pending -= 1
         if error is not None:
             self._fault = self._fault or stream_error(self.watch.side, topic, error)
             return
-        found = self.ends[topic]
+        found = epoch.ends[topic]
         partition, behind = message.partition(), message.offset() + 1
         if behind > found.get(partition, 0):
             found[partition] = behind
@@ -194,25 +215,42 @@ class Publisher:
             raise self._fault
         self.watch.check()
 
-    def flush(self) -> None:
-        """Wait until all that was handed over is delivered; for ever, while no broker answers.
+    def epoch_ends(self, *, final: bool) -> Offsets:
+        """What is handed over from now on belongs to the next epoch.
+
+        Waits until what was handed over before this epoch is delivered; for ever, while no broker answers.
+
+        Args:
+            final: There is no next epoch: wait for what was handed over in this one, too.
+
+        Returns:
+            By topic and partition, from where a resume at this moment must read back. Complete when the next call of
+            this returns, if not `final`: the caller keeps it until then.
 
         Raises:
             StreamError: A record could not be delivered.
         """
+        before, ended = self._before, self._epoch
+        self._epoch = _Epoch(self._topics.values())
+        self._before = ended
+        ended.reach(self._seen)
+        self._wait_for(before)
+        ended.reach(before.ends)
+        if final:
+            self._wait_for(ended)
+        return ended.ends
+
+    def _wait_for(self, epoch: _Epoch) -> None:
         began = time.monotonic()
-        while self._producer.flush(_FLUSH_S):
-            left = len(self._producer)
-            self._run.pulse.beat(f"waiting until {left} records are delivered")
-            if time.monotonic() - began > 2 * _FLUSH_S:
-                self.watch.down(f"{left} records wait to be delivered")
+        while epoch.pending and self._fault is None:
+            self._producer.poll(_FLUSH_S)
+            self._run.pulse.beat(f"waiting until {epoch.pending} records are delivered")
+            if time.monotonic() - began > 2 * _FLUSH_S and epoch.pending:
+                self.watch.down(f"{epoch.pending} records wait to be delivered")
             self.check()
         if time.monotonic() - began > 2 * _FLUSH_S:
             self.watch.up()
         self.check()
-        for topic, found in self._seen.items():
-            for partition, end in found.items():
-                self.ends[topic][partition] = max(end, self.ends[topic].get(partition, 0))
 
     def read_back(self, begin: Offsets) -> Iterator[Any]:
         """The outputs' records from these offsets to their present ends, each partition in order.
@@ -236,7 +274,7 @@ class Publisher:
                 )
                 start = begin.get(topic, {}).get(number, 0)
                 check_position(self.watch.side, topic, number, start, low, high)
-                self.ends[topic][number] = high
+                self._epoch.ends[topic][number] = high
                 if start < high:
                     wanted[topic, number] = high
                     placed.append(TopicPartition(topic, number, start))

@@ -29,7 +29,7 @@ import pyarrow as pa
 from bytewax.dataflow import Stream
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
-from flows.durable import Epochs
+from flows.epochs import BackgroundSync, Epochs, OneLate
 from flows.exits import deadly
 from flows.kafka_client import Offsets
 from flows.kafka_publish import DUPLICATE, IDENTITY
@@ -91,6 +91,7 @@ class Slot(StatefulSinkPartition[Sequence[LivePublication], SlotState]):
             ttl_us: For how long retries are answered.
         """
         self.begin = ends
+        self._told = OneLate(outputs.epochs, SlotState(shard=ledger.shard, version=ledger.version, ends=ends))
         self._outputs = outputs
         self._ledger = ledger
         self._ttl_us = ttl_us
@@ -219,23 +220,23 @@ class Slot(StatefulSinkPartition[Sequence[LivePublication], SlotState]):
 
     @deadly
     def snapshot(self) -> SlotState:
-        """Called by bytewax at the end of an epoch, after all steps.
+        """Called by bytewax at the end of an epoch, after all steps; told is that of the one before (flows/epochs.py).
 
         Raises:
             StreamError: A record could not be delivered.
         """
         started = time.perf_counter()
-        publisher = self._outputs.publisher
-        self._outputs.adopt_once()
-        publisher.flush()
+        outputs = self._outputs
+        outputs.adopt_once()
+        ends = outputs.epoch_ends()
         self._sweep()
         self._keep_adopted()
         version = self._ledger.commit()
         self._written = 0
-        self._outputs.committed(self._ledger.shard)
-        self._outputs.stats.observe_snapshot(time.perf_counter() - started)
-        ends = {topic: dict(found) for topic, found in publisher.ends.items()}
-        return SlotState(shard=self._ledger.shard, version=version, ends=ends)
+        told = self._told.tell(SlotState(shard=self._ledger.shard, version=version, ends=ends))
+        outputs.committed(self._ledger.shard)
+        outputs.stats.observe_snapshot(time.perf_counter() - started)
+        return told
 
     def _keep_adopted(self) -> None:
         """Let the ledger know what the flow has not come to again: the next read-back starts behind it."""
@@ -275,6 +276,7 @@ class Outputs:
         publisher: The producer.
         encoder: Of the records.
         stats: Where the slots report to.
+        epochs: Of the process.
         may_overtake: Whether a retry may come before its decision, as it may with several processes; it then waits.
     """
 
@@ -286,6 +288,7 @@ class Outputs:
         sync: Callable[[], None],
         run: Run,
         stats: StageStats,
+        epochs: Epochs,
         *,
         may_overtake: bool,
     ) -> None:
@@ -298,6 +301,7 @@ class Outputs:
             sync: Makes committed state durable.
             run: Its pulse is told of each epoch's end.
             stats: Where the slots report to.
+            epochs: Of the process.
             may_overtake: See above.
         """
         self.publisher = publisher
@@ -305,7 +309,9 @@ class Outputs:
         self.stats = stats
         self.may_overtake = may_overtake
         self._output_of = {topic: output for output, topic in topics.items()}
-        self._sync = sync
+        self.epochs = epochs
+        self._sync = BackgroundSync(sync, epochs)
+        self._ends: Offsets | None = None
         self._run = run
         self._slots: dict[str, Slot] = {}
         self._own: Sequence[str] = ()
@@ -363,18 +369,33 @@ class Outputs:
                 duplicate = any(name == DUPLICATE for name, _ in headers)
                 owner.adopt(self._output_of[topic], identity, duplicate, message.value(), message.key(), headers)
 
+    def epoch_ends(self) -> Offsets:
+        """Called by each slot at an epoch's end: where a resume must read back from that goes back to this moment.
+
+        What is told now must be delivered. That is what was handed over by the end of the epoch before, which had all
+        of this one for it; at the last epoch's end, all.
+
+        Raises:
+            StreamError: A record could not be delivered.
+        """
+        if self._ends is None:
+            self._ends = self.publisher.epoch_ends(final=self.epochs.final)
+        return self._ends
+
     def committed(self, name: str) -> None:
-        """A slot has made its snapshot; the last one of the process makes all state durable."""
+        """A slot has made its snapshot; the last one of the process has all state made durable."""
         self._committed.add(name)
         if len(self._committed) == len(self._own):
             self._committed.clear()
-            self._sync()
+            self._ends = None
+            self._sync.epoch_ends()
             self._run.pulse.epoch_ended()
 
     def close(self) -> None:
         """Called by each slot; the first closes."""
         if not self._closed:
             self._closed = True
+            self._sync.close()
             self.publisher.close()
 
 
@@ -407,11 +428,11 @@ class KafkaSink(FixedPartitionedSink[Sequence[LivePublication], SlotState]):
         self._outputs = outputs
         outputs.open_with(open_slot, self._own, shards)
 
-    def attach(self, entered: Stream[Part], decided: Stream[Part], encode: LiveEncode, epochs: Epochs) -> None:
+    def attach(self, entered: Stream[Part], decided: Stream[Part], encode: LiveEncode) -> None:
         """Add encoder and slots to the flow, behind its last step; an item to all slots where an epoch begins."""
 
         def begin(parts: list[Part]) -> Iterable[tuple[str, Sequence[LivePublication]]]:
-            return [(name, ()) for name in self.shards] if epochs.take(parts) else ()
+            return [(name, ()) for name in self.shards] if any(part.wake for part in parts) else ()
 
         begun = op.flat_map_batch("epoch_begins", entered, begin)
         encoded = op.flat_map("encode", decided, encode)

@@ -21,7 +21,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from flows import stream_api
 from flows.arrivals import Arrivals
-from flows.durable import Epochs
+from flows.epochs import Epochs, OneLate
 from flows.exits import deadly
 from flows.kafka_client import (
     BrokerWatch,
@@ -261,7 +261,7 @@ class LivePart(StatefulSourcePartition[Part, SourceState]):
             ingest: Makes items of messages; keeps the offsets in `reader.offsets`.
             options: Of the flow.
             run: Tells when to stop.
-            epochs: Told of batches by process 0, whose first batch of an epoch begins it for the barriers of all.
+            epochs: Of the process; the first batch of an epoch wakes the shards and outputs of all processes.
         """
         ingest.offsets = reader.offsets
         self._reader = reader
@@ -269,20 +269,22 @@ class LivePart(StatefulSourcePartition[Part, SourceState]):
         self._options = options
         self._run = run
         self._epochs = epochs
-        self._leads = options.number == 0
+        self._alone = options.process is None
+        self._ended_in = -1
         self._batch = 0
         self._idle = False
+        self._next_at: datetime | None = None
         self._told = 0.0
         self._ended_at: float | None = None
+        self._late = OneLate(epochs, self._state())
 
     @deadly
     def next_batch(self) -> Iterable[Part]:
         """Called by bytewax whenever it has room, and after `next_awake`."""
         if self._run.stop.is_set():
-            if self._leads and self._epochs.empty:
-                return self._deliver([])  # an epoch without a batch has no barrier
-            raise StopIteration
+            return self._last()
         started = time.perf_counter()
+        self._next_at = datetime.now(UTC) + self._options.linger if self._options.linger else None
         if self._ended_at is not None:
             self._options.hooks.stalled(started - self._ended_at)
             self._ended_at = None
@@ -302,26 +304,44 @@ class LivePart(StatefulSourcePartition[Part, SourceState]):
                 self._options.hooks.read(self._ingest.contract_of(topic), count)
             self._run.stats.stage("ingest").observe(time.perf_counter() - started, len(events))
             return self._deliver(events)
-        return self._deliver([]) if self._leads and self._epochs.empty else ()
+        return self._deliver([]) if self._epochs.empty else ()
+
+    def _last(self) -> Iterable[Part]:
+        """End, so that what is told at the end is all that was read (flows/epochs.py)."""
+        if self._alone and not self._epochs.empty:
+            self._epochs.final = True
+            raise StopIteration
+        if self._ended_in == self._epochs.number:
+            raise StopIteration
+        self._idle = True
+        if self._epochs.empty:
+            self._ended_in = self._epochs.number
+            return self._deliver([])
+        return ()
 
     def _deliver(self, events: list[InFlight]) -> Iterable[Part]:
-        if self._leads:
-            self._epochs.read(self._batch)
-        part = Part(self._batch, 1, events, [])
+        part = Part(self._batch, 1, events, [], wake=self._epochs.begins())
         self._batch += 1
         return [part]
 
     def next_awake(self) -> datetime | None:
         """Called by bytewax; None: at once."""
-        return datetime.now(UTC) + _IDLE if self._idle else None
+        return datetime.now(UTC) + _IDLE if self._idle else self._next_at
 
     @deadly
     def snapshot(self) -> SourceState:
         """Called by bytewax at the end of an epoch."""
-        if self._leads:
-            self._epochs.end()
         self._reader.commit()
         self._ended_at = time.perf_counter()
+        if self._epochs.empty and not self._alone:
+            # Other processes may have woken everybody, and what all but this one tell would be an epoch ahead of it.
+            message = "bytewax ended an epoch without asking the inputs for a batch"
+            raise RuntimeError(message)
+        told = self._late.again() if self._epochs.empty else self._late.tell(self._state())
+        self._epochs.end()
+        return told
+
+    def _state(self) -> SourceState:
         ingest = self._ingest
         offsets = {topic: dict(found) for topic, found in self._reader.offsets.items()}
         return SourceState(offsets=offsets, clock_us=ingest.clock_us, sequence=ingest.sequence)

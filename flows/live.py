@@ -17,7 +17,7 @@ from bytewax.recovery import RecoveryConfig
 from flows.connectors import open_publisher, open_reader, questions_of
 from flows.control import ControlServer
 from flows.decide import PUBLISH, build
-from flows.durable import Epochs
+from flows.epochs import Epochs
 from flows.exits import deadly
 from flows.kafka_sink import KafkaSink, Outputs, Slot, SlotState
 from flows.kafka_source import KafkaSource, LivePart, SourceState, merged_state, source_name
@@ -93,15 +93,15 @@ def _execute(
     outputs: dict[str, Stream],
 ) -> None:
     in_order = options.process is None
+    epochs = Epochs()
     shards = shard_names(options.shards)
     remembered_us = profile.seen_config(outcomes=False).keep_us
     known: dict[str, SourceState] = read_recovery(recovery_file(options.state)).sources
     topics = {name: stream.topic for name, stream in outputs.items()}
     publisher = open_publisher(outputs, options, run)
     slots = Outputs(
-        publisher, options.encoder, topics, home.sync, run, run.stats.stage(PUBLISH), may_overtake=not in_order
+        publisher, options.encoder, topics, home.sync, run, run.stats.stage(PUBLISH), epochs, may_overtake=not in_order
     )
-    epochs = Epochs()
 
     @deadly
     def open_store(shard: str, step: str, version: int | None) -> StepStore:
@@ -138,13 +138,15 @@ def _execute(
             maps_features=options.encoder.maps_features,
             now_us=_now_us,
             deadlines=options.deadlines,
+            parts=len(shards),
         ),
         open_store,
         None,
         shards,
         run.stats,
+        epochs,
         in_order=in_order,
-        attach=lambda entered, decided: sink.attach(entered, decided, encode, epochs),
+        attach=lambda entered, decided: sink.attach(entered, decided, encode),
     )
     recovery = RecoveryConfig(options.state / "recovery")  # type: ignore[no-untyped-call]  # native, without stubs
     calm_collector()

@@ -44,6 +44,7 @@ class LiveOptions:
         shards: Parts of the key space and slots of the output, fixed for the life of a state folder.
         epoch: Time between commits.
         batch: Records read at once.
+        linger: Time from one batch to the next at the least, in which records gather.
         kafka: librdkafka properties of all clients, security included.
         group: Consumer group that offsets are told to, for lag tools; what counts stands in the recovery store.
         start: By stream, where a topic is begun when the state does not know it; default EARLIEST.
@@ -64,9 +65,10 @@ class LiveOptions:
     state: Path
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
-    shards: int = 32
+    shards: int = 8
     epoch: timedelta = timedelta(seconds=1)
     batch: int = 500
+    linger: timedelta = timedelta(milliseconds=2)
     kafka: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     group: str = "weir-decide"
     start: Mapping[str, Start] = field(default_factory=dict)

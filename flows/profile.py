@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from operators.adopted import Adopted
@@ -17,6 +17,7 @@ from operators.model import Model, restore_model
 from operators.money import Rates
 from operators.policy import Policy, empty_policy, load_policy
 from operators.seen import Seen, SeenConfig
+from operators.steering import Steering
 from schemas.codec import feature_map_json
 from schemas.errors import ProfileError
 
@@ -72,6 +73,7 @@ class Profile:
         now_us: Callable[[], int] | None = None,
         deadlines: bool = True,
         maps_features: bool = True,
+        parts: int = 1,
     ) -> Decide:
         """The last step; without order of arrival a label may overtake its payment.
 
@@ -82,6 +84,7 @@ class Profile:
             now_us: A live flow's clock; None in a replay.
             deadlines: Whether the policy's deadline counts; without, it is as if the policy had none.
             maps_features: Whether records tell features by name, in JSON; else as the contract has them.
+            parts: Shards that decide apart.
         """
         learning = self.learning
         restore: Callable[[bytes | None], Model] | None = None
@@ -101,7 +104,12 @@ class Profile:
         tell: TellFeatures = feature_map_json([feature.name for feature in self.features.features])
         if not maps_features:
             tell = _as_contract(self.features.id)
-        return Decide(self.features, self.policy, restore, config, tell, adopted)
+        challengers = {
+            one.id: restore_model(self.features, replace(learning, model=one, start=None))
+            for one in learning.challengers
+        }
+        steering = Steering(restore, learning.loop, challengers, self.features, parts)
+        return Decide(self.features, self.policy, restore, config, tell, adopted, steering)
 
 
 def _as_contract(feature_set: str) -> TellFeatures:

@@ -1,4 +1,4 @@
-"""Publishes records once, to files: decisions, labelled outcomes and dead letters, one slot each.
+"""Publishes records once, to files: decisions, labelled outcomes, alerts and dead letters, one slot each.
 
 A slot's snapshot is (offset, version): how long its file was and which version its ledger had. What stands in the file
 behind that offset was published by a run that died before it could commit, and is *adopted*: it is read back on
@@ -22,6 +22,7 @@ from typing import Any, Final, TypedDict
 import orjson
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
+from flows.epochs import BackgroundSync, Epochs, OneLate
 from flows.exits import deadly
 from flows.stats import StageStats
 from schemas.errors import StateError
@@ -31,7 +32,8 @@ from state.api import StepStore
 DECISIONS: Final = "decisions"
 LABELLED_OUTCOMES: Final = "labelled_outcomes"
 DEAD_LETTERS: Final = "dead_letters"
-SLOTS: Final = tuple(sorted((DECISIONS, LABELLED_OUTCOMES, DEAD_LETTERS)))
+ALERTS: Final = "alerts"
+SLOTS: Final = tuple(sorted((DECISIONS, LABELLED_OUTCOMES, DEAD_LETTERS, ALERTS)))
 """Sorted, because bytewax numbers partitions in the order of their names, whatever order list_parts gives them in."""
 
 DAY_US: Final = 86_400_000_000
@@ -78,6 +80,11 @@ def dead_letter_identity(topic: str, partition: int, offset: int) -> bytes:
     return f"{topic}/{partition}/{offset}".encode()
 
 
+def alert_identity(alert_id: str) -> bytes:
+    """An alert is told by its id."""
+    return alert_id.encode()
+
+
 def labelled_identity(transaction_id: str, source: str, event_time_us: int) -> bytes:
     """A labelled outcome is told by its transaction, who said it and when."""
     return f"{transaction_id}\x1f{source}\x1f{event_time_us}".encode()
@@ -90,6 +97,8 @@ def identity_of(slot: str, record: dict[str, Any]) -> bytes:
     if slot == LABELLED_OUTCOMES:
         event_time_us = parse_rfc3339_us(record["event_time"])
         return labelled_identity(record["transaction_id"], record["source"], event_time_us)
+    if slot == ALERTS:
+        return alert_identity(record["alert_id"])
     return dead_letter_identity(record["topic"], record["partition"], record["offset"])
 
 
@@ -104,6 +113,7 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
         committed: int,
         ttl_us: int,
         sync: Callable[[], None] | None,
+        epochs: Epochs,
         *,
         may_overtake: bool = False,
         stats: StageStats | None = None,
@@ -117,6 +127,7 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
             committed: Length of the file at the last commit.
             ttl_us: For how long retries are answered.
             sync: Makes committed state durable, called once a snapshot; None: nothing here is to outlive the process.
+            epochs: Of the process.
             may_overtake: Whether a retry may come before its decision, as it may with several workers; it then waits.
             stats: Where the slot reports to.
 
@@ -126,7 +137,9 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
         self._slot = slot
         self._ledger = ledger
         self._ttl_us = ttl_us
-        self._sync = sync
+        self._state_sync = sync
+        self._sync = BackgroundSync(None if sync is None else self._make_durable, epochs)
+        self._told = OneLate(epochs, SlotSnapshot(offset=committed, version=ledger.version))
         self._may_overtake = may_overtake
         self._stats = stats or StageStats(slot)
         # Retries whose decision has not come yet, by identity; few at any time.
@@ -306,21 +319,24 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
 
     @deadly
     def snapshot(self) -> SlotSnapshot:
-        """Called by bytewax at the end of an epoch, after all steps: what was published becomes durable."""
+        """Called by bytewax at the end of an epoch, after all steps; what is told is durable (flows/epochs.py)."""
         started = time.perf_counter()
         self._flush()
         self._sweep()
         self._keep_adopted()
         version = self._ledger.commit()
         self._written = 0
-        if self._sync is not None:
-            try:
-                os.fsync(self._file)
-            except OSError as error:
-                raise self._unwritable(error) from error
-            self._sync()
+        self._sync.epoch_ends()
         self._stats.observe_snapshot(time.perf_counter() - started)
-        return SlotSnapshot(offset=self._end, version=version)
+        return self._told.tell(SlotSnapshot(offset=self._end, version=version))
+
+    def _make_durable(self) -> None:
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        if self._state_sync is not None:
+            self._state_sync()
 
     def _keep_adopted(self) -> None:
         """Let the ledger know what the flow has not come to again: the offset of this snapshot lies behind it."""
@@ -360,6 +376,7 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
         except StateError as error:
             sys.stderr.write(f"weir: {error}\n")
         finally:
+            self._sync.close()
             os.close(self._file)
 
 
@@ -382,7 +399,7 @@ OpenSlot = Callable[[str, SlotSnapshot | None], FileSlot]
 
 
 class FileSink(FixedPartitionedSink[Sequence[Publication], SlotSnapshot]):
-    """The three output files as bytewax partitions; the key of an item is its slot's name."""
+    """The output files as bytewax partitions; the key of an item is its slot's name."""
 
     def __init__(self, open_slot: OpenSlot) -> None:
         self._open_slot = open_slot

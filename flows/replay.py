@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -21,7 +21,8 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 
 from flows.control import ControlServer
 from flows.decide import PUBLISH, build, slot_path
-from flows.durable import Barrier, Epochs
+from flows.durable import Barrier
+from flows.epochs import Epochs
 from flows.exits import at_death, deadly
 from flows.files import EventFile, find_events
 from flows.ingest import STREAMS, ingest
@@ -61,7 +62,7 @@ class ReplayOptions:
 
     Attributes:
         events: Folder of transactions, device_events, identity_events, outcomes as .jsonl, .avro or .parquet.
-        out: Folder for decisions.jsonl, labelled_outcomes.jsonl and dead_letters.jsonl.
+        out: Folder for decisions.jsonl, labelled_outcomes.jsonl, alerts.jsonl and dead_letters.jsonl.
         state: Folder that lets a replay resume; None: a temporary one, thrown away at the end.
         batch: Events read at once; results do not depend on it.
         epoch: Time between commits; results do not depend on it.
@@ -117,6 +118,9 @@ def _run_replay(profile: Profile, options: ReplayOptions, run: Run, files: dict[
     if directory is None:
         raise AssertionError
     options = replace(options, now_us=prepare_folders(profile, options, files))
+    for slot in SLOTS:
+        with suppress(OSError):  # the slot says what is wrong, and which page helps
+            slot_path(options.out, slot).touch()  # no alerts is an empty file: the engine opens a slot when it is used
     home = StateHome(directory / "shards", options.memory, options.state_keys, format_of)
     try:
         _execute(profile, options, run, files, home, directory)
@@ -134,6 +138,7 @@ def _execute(
     enricher = profile.enricher()
     outcomes = "outcomes" in files
     in_order = options.process is None
+    epochs = Epochs()
     remembered_us = profile.seen_config(outcomes=outcomes).keep_us
 
     def open_merge(state: MergeState | None) -> Merge:
@@ -157,7 +162,9 @@ def _execute(
         path = slot_path(options.out, slot)
         committed = resumed["offset"] if resumed else 0
         told = run.stats.stage(PUBLISH)
-        return FileSlot(slot, path, ledger, committed, remembered_us, sync, may_overtake=not in_order, stats=told)
+        return FileSlot(
+            slot, path, ledger, committed, remembered_us, sync, epochs, may_overtake=not in_order, stats=told
+        )
 
     number, addresses = options.process or (None, None)
     sync = home.sync if options.state is not None else None
@@ -166,7 +173,6 @@ def _execute(
     if options.state is not None and worker_of(shards[0], len(addresses or (None,))) == (number or 0):
         # Before the flow starts: from then on the recovery store and the output are no longer what was found.
         adopted = adopted_decisions(options.state, slot_path(options.out, DECISIONS))
-    epochs = Epochs()
     barrier = Barrier(shards, number or 0, len(addresses or (None,)), sync, run.pulse, epochs)
     flow = build(
         EventsSource(open_merge, options.batch, run, epochs, options.rate, linger=not in_order),
@@ -177,6 +183,7 @@ def _execute(
         open_slot,
         shards,
         run.stats,
+        epochs,
         in_order=in_order,
         barrier=barrier,
     )

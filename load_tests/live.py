@@ -69,7 +69,7 @@ def write_config(directory: Path, bootstrap: str, port: int, given: argparse.Nam
     path.write_text(
         f'profile = "{given.profile.resolve()}"\n[streams]\n{streams}\n[wire]\nformat = "json"\n'
         f'[state]\nfolder = "state"\nshards = {given.shards}\n'
-        f'[decide]\nepoch = "{given.epoch}"\n'
+        f'[decide]\nepoch = "{given.epoch}"\nlinger = "{given.linger}"\n'
         f"[metrics]\nport = {port}\n[cluster]\nprocesses = {given.processes}\n"
         '[kafka]\n"linger.ms" = 0\n[log]\nformat = "text"\n'
     )
@@ -237,6 +237,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--partitions", type=int, default=4)
     parser.add_argument("--shards", type=int, default=8)
     parser.add_argument("--epoch", default="1s")
+    parser.add_argument("--linger", default="2ms", help="from one batch to the next at the least")
     parser.add_argument("--brokers", help="HOST:PORT of a Kafka that runs; default: one of its own")
     parser.add_argument("--metrics-port", type=int, default=9564)
     parser.add_argument("--seed", type=int, default=7)

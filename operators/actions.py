@@ -42,12 +42,14 @@ class RuleHit:
         action: What the rule asks for.
         reason: Reason code, from `schemas.reasons`.
         priority: Among rules of one action the higher one is told first.
+        hard: Whether exploration may never override it.
     """
 
     rule_id: str
     action: Action
     reason: str
     priority: int
+    hard: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ Records:
     b"A"                                                        sha256 (hex) of the artefact the model started from
     b"w" seen_at_us (8, big endian) transaction_id              msgpack: labels that overtook their payment
     b"u" transaction_id                                         see operators/adopted.py
+    b"C" model id, b"B" model id                                a challenger, and its start's sha256
+    b"R", b"X", b"D"                                            see operators/steering.py
 
 A model that learns has no artefact of its own for every payment. Its start's hash, its version and the number of
 labels it has learned since name its state: learning is deterministic.
@@ -25,35 +27,40 @@ from typing import Any, Final
 
 import xxhash
 
+from operators.actions import Action
 from operators.adopted import Adopted
 from operators.decide_records import (
-    CARRIED,
     Pending,
     Waiting,
+    all_scores,
+    carried,
     decode_pending,
     decode_waiting,
     encode,
+    for_outcome,
     label_key,
     pending_key,
 )
+from operators.exploration import Drawn, silence_says_nothing
 from operators.feature_change import NAMES_PREFIX, names_of, note_features
 from operators.features import FeatureSet
-from operators.inflight import DEAD_LETTER, LABEL, PAYMENT, InFlight, Value
-from operators.model import Contributions, Model
+from operators.inflight import ALERT, DEAD_LETTER, LABEL, PAYMENT, InFlight, Value
+from operators.model import Model
 from operators.policy import Cause, Policy
+from operators.roster import Roster, Scored, version_of
+from operators.steering import Steering, take_alerts
 from schemas.events import Label, Tick, Transaction
 from schemas.positions import told_place
 from schemas.times import format_rfc3339_us
 from state.api import StepStore
 
-_MODEL_KEY: Final = b"M"
-_START_KEY: Final = b"A"
 _TOP: Final = 5
 """Contributions told with a decision: more than five is a list, not an explanation, and costs bytes in each record."""
 _AT_ONCE: Final = 32
 """Payments scored and told together. A payment's features are some 10 KB while it is decided: more at once than the
 processor's cache holds cost twice the time; fewer call the model's machine code for too little."""
 _NEVER: Final = 1 << 62
+_UNSCORED: Final = Scored(None, (), "champion", "")
 _PAGE: Final = 1_000
 """Records a scan reads at once; more holds the interpreter longer, fewer costs more calls."""
 
@@ -103,6 +110,7 @@ class Decide:
         config: DecideConfig,
         tell_features: TellFeatures | None = None,
         adopted: Adopted | None = None,
+        steering: Steering | None = None,
     ) -> None:
         """Make the step.
 
@@ -114,13 +122,14 @@ class Decide:
             tell_features: Form of `features` in decisions and labelled outcomes; default: a map of name to value. A
                 flow that publishes JSON has it encoded at once, while the values are at hand.
             adopted: Decisions that an earlier run published and did not commit.
+            steering: Challengers, roles, exploration, drift; None: there are none.
         """
+        self._steering = steering or Steering(restore_model)
         self._features = feature_set
         self._names = names = [feature.name for feature in feature_set.features]
         self._numbers = {feature.name for feature in feature_set.features if feature.kind == "number"}
         self._tell = tell_features or (lambda values: dict(zip(names, values, strict=True)))
         self._policy = policy
-        self._restore_model = restore_model
         self._config = config
         self._may_overtake = config.may_overtake
         self._adopted = adopted if config.keep_us is not None else None
@@ -130,12 +139,12 @@ class Decide:
 
     def on_batch(self, store: StepStore, batch: list[InFlight]) -> list[InFlight]:
         """Decide payments and learn labels, in order."""
-        note_features(store, self._features, (_MODEL_KEY, _START_KEY))
-        model = self._model(store)
+        note_features(store, self._features, self._steering.model_keys)
+        model = self._steering.roster(store)
         pending: dict[bytes, bytes | None] = {}
         found = self._load(store, batch)
         run: list[InFlight] = []
-        out: list[InFlight] = self._held_back(store, batch[0], model, pending) if batch else []
+        out: list[InFlight] = self._held_back(store, batch[0], pending) if batch else []
 
         def decide_run() -> None:
             if run:
@@ -152,10 +161,13 @@ class Decide:
             # Labels change the model, so what came before them is scored first.
             decide_run()
             if isinstance(event, Label):
-                if self._learn(store, item, event, model, pending, found):
+                if self._learn(store, item, event, pending, found):
                     out.append(item)
+                    out.extend(_alerts(store, item))
             elif isinstance(event, Tick):
                 self._note_expiry(store, event)
+                self._steering.tick(store, event.event_time_us)
+                out.extend(_alerts(store, item))
             else:
                 out.append(item)
         decide_run()
@@ -171,43 +183,28 @@ class Decide:
         store.memo["fresh"] = set()
         if store.memo.get("any_waiting"):
             store.memo["held_back"] = True
-        model: Model | None = store.memo.get("model")
-        if model is not None and store.memo.get("learned"):
-            store.put_many([(_MODEL_KEY, model.to_bytes())])
-            store.memo["learned"] = False
-
-    def _model(self, store: StepStore) -> Model | None:
-        if self._restore_model is None:
-            return None
-        model: Model | None = store.memo.get("model")
-        if model is None:
-            kept, started = store.get_many([_MODEL_KEY, _START_KEY])
-            model = store.memo["model"] = self._restore_model(kept)
-            if started is None:
-                started = model.artefact_hash().encode()
-                store.put_many([(_START_KEY, started)])
-            store.memo["started"] = started.decode()
-        return model
+        self._steering.on_snapshot(store)
 
     def _decide(
-        self, store: StepStore, run: list[InFlight], model: Model | None, pending: dict[bytes, bytes | None]
+        self, store: StepStore, run: list[InFlight], model: Roster | None, pending: dict[bytes, bytes | None]
     ) -> None:
         values_list = [item.values for item in run]
-        scores: list[float | None] = [None] * len(run)
-        told: list[Contributions] = [()] * len(run)
+        scores: list[Scored] = [_UNSCORED] * len(run)
         if model is not None:
-            scores, told = model.explain_many(values_list, _TOP)
-        versions = self._versions(model, store.memo.get("started"))
+            accounts = [getattr(item.event, "account_id", "") for item in run]
+            scores = model.score(accounts, values_list, _TOP)
+        versions = self._versions(store, model)
         adopted = self._adopted if self._adopted is not None and self._adopted.open(store) else None
-        for item, values, score, why in zip(run, values_list, scores, told, strict=True):
-            item.detail = decision = self._decision(item, values, score, why, versions)
+        self._steering.decided(store, run, values_list, scores)
+        for item, values, scored in zip(run, values_list, scores, strict=True):
+            item.detail = decision = self._decision(store, item, values, scored, versions[scored.model])
             if self._config.keep_us is not None:
                 key = pending_key(item.ingested_at_us, decision["transaction_id"])
                 if self._may_overtake:
                     store.memo.setdefault("fresh", set()).add(key)
                 published = None if adopted is None else adopted.take(decision["transaction_id"])
                 pending[key] = encode(
-                    Pending(values, {name: decision[name] for name in CARRIED})
+                    Pending(values, carried(decision))
                     if published is None
                     else self._published_pending(published, pending)
                 )
@@ -215,27 +212,28 @@ class Decide:
 
     def _published_pending(self, published: Mapping[str, Any], pending: dict[bytes, bytes | None]) -> Pending:
         """What waits for the label of a published decision: what it says; an absent number is NaN again."""
-        carried = {name: published[name] for name in CARRIED}
+        kept = carried(published)
         told = published["features"]
         scored_under = published["versions"]["feature_set_hash"]
         if scored_under == self._features.hash:
             numbers = self._numbers
             return Pending(
-                [math.nan if told[name] is None and name in numbers else told[name] for name in self._names], carried
+                [math.nan if told[name] is None and name in numbers else told[name] for name in self._names], kept
             )
         # Of another feature set the step may not have heard: it ran until the kill and committed nothing.
         pending[NAMES_PREFIX + scored_under.encode()] = encode(list(told))
-        return Pending(list(told.values()), carried)
+        return Pending(list(told.values()), kept)
 
     def _decision(
         self,
+        store: StepStore,
         item: InFlight,
         values: list[Value],
-        score: float | None,
-        why: Contributions,
+        scored: Scored,
         versions: dict[str, str | None],
     ) -> dict[str, Any]:
         event = item.event
+        score = scored.score
         if not isinstance(event, Transaction):
             message = f"kind {item.kind} holds a {type(event).__name__}, expected a Transaction"
             raise TypeError(message)
@@ -251,11 +249,17 @@ class Decide:
             if missed:
                 cause: Cause = "backlog" if item.ingested_at_us < self._config.began_us else "deadline"
                 verdict = policy.fall_back(active, verdict, cause)
+        decision_id = xxhash.xxh3_128_hexdigest(event.transaction_id.encode())
+        drawn: Drawn | None = None
+        if verdict.action > Action.APPROVE and verdict.fallback is None:
+            drawn = self._steering.draw(store, decision_id, active, verdict, item)
+            if drawn is not None:
+                verdict = drawn.verdict
         quality = item.flags + [f"absent:{name}" for name in policy.absent(values, item.keys)]
         if score is None:
             quality.append("no_model_score")
         return {
-            "decision_id": xxhash.xxh3_128_hexdigest(event.transaction_id.encode()),
+            "decision_id": decision_id,
             "transaction_id": event.transaction_id,
             "event_time": event.event_time_us,
             "decided_at": decided_at_us,
@@ -275,35 +279,47 @@ class Decide:
             "action": verdict.action.wire,
             "proposed_action": verdict.proposed_action.wire,
             "score": score,
-            "contributions": [{"feature": name, "value": weight} for name, weight in why],
+            "contributions": [{"feature": name, "value": weight} for name, weight in scored.why],
             "reason_codes": list(verdict.reasons),
             "rule_hits": [{"rule": hit.rule_id, "action": hit.action.wire} for hit in active.hits],
             "shadow_hits": [{"rule": hit.rule_id, "action": hit.would} for hit in policy.evaluate_shadow(values).hits],
-            "challenger_scores": [],
+            "challenger_scores": [shadow.record() for shadow in scored.shadows],
             "features": self._tell(values),
             "quality_flags": quality,
             "versions": versions,
-            "role": "champion",
-            "exploration": None,
-            "propensity": None,
+            "role": scored.role,
+            "exploration": None if drawn is None else drawn.exploration,
+            "propensity": None if drawn is None else drawn.propensity,
             "deadline_missed": missed,
             "fallback": verdict.fallback,
             "duplicate": False,
             "trace_id": None,
         }
 
-    def _versions(self, model: Model | None, started: str | None) -> dict[str, str | None]:
-        return {
+    def _versions(self, store: StepStore, roster: Roster | None) -> dict[str, dict[str, str | None]]:
+        """What decisions depend on, by the id of the model that decides."""
+        told: dict[str, str | None] = {
             "policy_id": self._policy.id,
             "policy_version": self._policy.version,
             "policy_hash": self._policy.hash,
             "feature_set_id": self._features.id,
             "feature_set_hash": self._features.hash,
-            "model_id": model.id if model else None,
-            "model_version": f"{model.version}+{model.labels}" if model else None,
-            "model_hash": started,
+            "model_id": None,
+            "model_version": None,
+            "model_hash": None,
             "rates_hash": self._config.rates_version,
             "geo_hash": self._config.geo_version,
+        }
+        if roster is None:
+            return {_UNSCORED.model: told}
+        return {
+            name: {
+                **told,
+                "model_id": name,
+                "model_version": version_of(model),
+                "model_hash": self._steering.started(store, name),
+            }
+            for name, model in roster.models.items()
         }
 
     def _load(self, store: StepStore, batch: list[InFlight]) -> dict[bytes, bytes | None]:
@@ -316,11 +332,10 @@ class Decide:
         store: StepStore,
         item: InFlight,
         label: Label,
-        model: Model | None,
         pending: dict[bytes, bytes | None],
         found: dict[bytes, bytes | None],
     ) -> bool:
-        """Whether the label is done with; False when it waits for its payment."""
+        """Whether there is something to tell; not when it waits for its payment, or when silence says nothing."""
         key = label_key(label)
         record = pending[key] if key in pending else found.get(key)
         if self._may_overtake and (record is None or key in store.memo.get("fresh", ())):
@@ -335,14 +350,16 @@ class Decide:
             _bury(item)
             return True
         scored = decode_pending(record)
+        if silence_says_nothing(scored.decision, label.source):
+            return False
         scored_under = scored.decision["versions"]["feature_set_hash"]
         names = self._names if scored_under == self._features.hash else names_of(store, scored_under)
         tell = self._tell if names is self._names else lambda values: dict(zip(names, values, strict=True))
-        if model is not None and names is self._names:
-            model.learn_one(scored.values, label.fraud, label.weight)
-            store.memo["learned"] = True
+        decision = for_outcome(scored.decision)
+        taught = scored.values if names is self._names else None
+        self._steering.labelled(store, label, scored.decision, all_scores(scored.decision), taught)
         item.detail = {
-            **scored.decision,
+            **decision,
             "outcome_id": label.outcome_id,
             "label": "fraud" if label.fraud else "genuine",
             "source": label.source,
@@ -351,15 +368,13 @@ class Decide:
             "payment_event_time": label.payment_event_time_us,
             "features": tell(scored.values),
             "weight": label.weight,
-            "exploration": None,
-            "propensity": None,
+            "exploration": decision.get("exploration"),
+            "propensity": decision.get("propensity"),
             "correction_of": _corrected(label),
         }
         return True
 
-    def _held_back(
-        self, store: StepStore, first: InFlight, model: Model | None, pending: dict[bytes, bytes | None]
-    ) -> list[InFlight]:
+    def _held_back(self, store: StepStore, first: InFlight, pending: dict[bytes, bytes | None]) -> list[InFlight]:
         """The labels that waited for the last epoch to end, told; dead letters of those without a payment.
 
         With several processes a label waits when it overtook its payment, and also when both are of one epoch: the
@@ -388,9 +403,10 @@ class Decide:
                     item = InFlight(LABEL, order, one.label, origin, first.ingested_at_us, [], [])
                     if found[label_key(one.label)] is None:
                         _bury(item)
-                    else:
-                        self._learn(store, item, one.label, model, pending, found)
+                    elif not self._learn(store, item, one.label, pending, found):
+                        continue
                     out.append(item)
+                    out.extend(_alerts(store, item))
             start = page[-1][0] + b"\x00"
         return out
 
@@ -416,6 +432,17 @@ class Decide:
             store.put_many([(key, None) for key, _ in page])
             start = page[-1][0] + b"\x00" if len(page) == _PAGE else limit
         store.memo["expired"] = start
+
+
+def _alerts(store: StepStore, behind: InFlight) -> list[InFlight]:
+    """What a person should look at since the last event, told right behind the event that brought it about."""
+    alerts = take_alerts(store)
+    made = []
+    for place, alert in enumerate(alerts):
+        item = InFlight(ALERT, (*behind.order, place), None, behind.origin, behind.ingested_at_us, [], [])
+        item.detail = alert
+        made.append(item)
+    return made
 
 
 def _bury(item: InFlight) -> None:

@@ -5,6 +5,7 @@ The layout stands in `operators.decide`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -54,6 +55,34 @@ CARRIED: Final = (
     "score",
     "versions",
 )
+
+
+_SHADOWS: Final = "challenger_scores"
+
+
+def carried(decision: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept of a decision until its label comes; what few decisions have is kept of those only."""
+    kept = {name: decision[name] for name in CARRIED}
+    if decision.get("exploration") is not None:
+        kept |= {name: decision[name] for name in ("exploration", "propensity")}
+    shadows = decision.get(_SHADOWS)
+    if shadows:
+        kept[_SHADOWS] = [[one["model_id"], one["score"]] for one in shadows]
+    return kept
+
+
+def all_scores(kept: dict[str, Any]) -> dict[str, float | None]:
+    """What each model said of a payment, by id; of a decision as `carried` keeps it."""
+    scores = dict(kept.get(_SHADOWS, ()))
+    decider = kept["versions"].get("model_id")
+    if decider is not None:
+        scores[decider] = kept["score"]
+    return scores
+
+
+def for_outcome(kept: dict[str, Any]) -> dict[str, Any]:
+    """What a labelled outcome repeats of it."""
+    return {name: value for name, value in kept.items() if name != _SHADOWS}
 
 
 def pending_key(seen_at_us: int, transaction_id: str) -> bytes:

@@ -13,6 +13,7 @@ OUTCOME: Final = 3
 LABEL: Final = 4
 TICK: Final = 5
 DEAD_LETTER: Final = 6
+ALERT: Final = 7
 
 Value = float | bool | str | None
 """A feature's value: NaN is an absent number, None an absent boolean or string."""

@@ -18,6 +18,11 @@
     numerator = "amount"
     denominator = "account.mean_30d"
 
+    [[challengers]]              # optional: models that score and learn beside it, with the keys of [model]
+    id = "cards-linear-2"
+    version = "1"
+
+operators/loop_config.py has the tables that say who decides, who is promoted, what is explored and what is watched.
 Without the file labels still mature (fraud rates need them), and there is no model.
 """
 
@@ -34,6 +39,7 @@ from typing import Any, Final
 from operators.binning import grid_cells
 from operators.feature_parse import Section, check_name
 from operators.features import FeatureSet
+from operators.loop_config import LOOP_KEYS, LoopConfig, parse_loop
 from schemas.errors import ProfileError
 
 MOST_CELLS: Final = 2_000_000
@@ -125,6 +131,8 @@ class LearningConfig:
         model: None: payments get no score.
         hash: sha256 (hex) of the content, and of the model to start from.
         start: The model to start from, None for an untrained one.
+        challengers: Models beside it.
+        loop: Who decides, who is promoted, what is explored and watched.
     """
 
     tick_us: int
@@ -134,6 +142,8 @@ class LearningConfig:
     model: ModelConfig | None
     hash: str
     start: bytes | None = field(default=None, repr=False)
+    challengers: tuple[ModelConfig, ...] = ()
+    loop: LoopConfig = field(default_factory=LoopConfig)
 
     @classmethod
     def default(cls) -> LearningConfig:
@@ -169,9 +179,22 @@ def load_learning(path: Path, feature_set: FeatureSet) -> LearningConfig:
     share = _number(top, "genuine_sample", 1.0, 1e-4, 1.0, "the share of genuine payments to learn, from 0.0001 to 1")
     model = _model(top.table("model"), feature_set) if "model" in content else None
     start = _start(top, path) if "start" in content else None
-    top.close(("tick", "maturity", "correction_horizon", "genuine_sample", "start", "model"))
+    challengers = tuple(_model(one, feature_set) for one in _tables(top, "challengers"))
+    loop = parse_loop(top, feature_set, model.id if model else None, tuple(one.id for one in challengers))
+    if challengers and model is None:
+        top.refuse("challengers", [one.id for one in challengers], "a [model] that they challenge")
+    top.close(("tick", "maturity", "correction_horizon", "genuine_sample", "start", "model", "challengers", *LOOP_KEYS))
     hashed = content if start is None else {**content, "start": hashlib.sha256(start).hexdigest()}
-    return LearningConfig(tick_us, maturity_us, correction_horizon_us, share, model, _sha256(hashed), start)
+    return LearningConfig(
+        tick_us, maturity_us, correction_horizon_us, share, model, _sha256(hashed), start, challengers, loop
+    )
+
+
+def _tables(top: Section, key: str) -> list[Section]:
+    found = top.take(key)
+    if found is not None and not (isinstance(found, list) and all(isinstance(one, dict) for one in found)):
+        top.refuse(key, found, f"tables [[{key}]]")
+    return [Section(top.file, f"{key}[{at}]", one) for at, one in enumerate(found or [])]
 
 
 def _start(section: Section, path: Path) -> bytes:

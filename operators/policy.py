@@ -46,6 +46,7 @@ class Rule:
         priority: Among rules of one action the higher one is told first.
         description: For people.
         condition: The condition compiled.
+        hard: Whether exploration may never override it (operators/exploration.py).
     """
 
     id: str
@@ -56,6 +57,7 @@ class Rule:
     priority: int
     description: str
     condition: Compiled
+    hard: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,7 @@ class Policy:
         for number, rule in enumerate(active):
             named = {entity for name in rule.condition.wanted if (entity := entity_of[name]) is not None}
             keyed.append((number, rule.condition, sorted(indexes[entity] for entity in named)))
-        hits = tuple(RuleHit(rule.id, rule.action, rule.reason, rule.priority) for rule in active)
+        hits = tuple(RuleHit(rule.id, rule.action, rule.reason, rule.priority, rule.hard) for rule in active)
         where = f"policy {self.id} {self.version}"
         made: dict[str, object] = {
             "_active_hits": compile_hits([rule.condition for rule in active], f"{where}: active rules"),
@@ -175,10 +177,13 @@ class Policy:
             score: 0..1, None when no model could score: the thresholds ask for nothing then.
 
         Raises:
-            TypeError: `active` is not ActiveHits; a bug of the caller, shadow rules never decide.
+            TypeError: `active` is not ActiveHits, or the score no number; a bug of the caller, shadows never decide.
         """
         if type(active) is not ActiveHits:
             text = f"decide takes the hits of active rules, found {type(active).__name__}"
+            raise TypeError(text)
+        if score is not None and not isinstance(score, float | int):
+            text = f"decide takes the score of the model that decides, found {type(score).__name__}"
             raise TypeError(text)
         asked = Action.APPROVE if score is None or self.thresholds is None else self.thresholds.action(score)
         hits = active.hits

@@ -24,7 +24,7 @@ MAX_DEADLINE_MS: Final = 600_000
 MAX_PRIORITY: Final = 1_000
 
 _TOP: Final = ("id", "version", "thresholds", "deadline_ms", "on_deadline", "on_backlog", "rules")
-_RULE: Final = ("id", "when", "action", "reason", "mode", "priority", "description")
+_RULE: Final = ("id", "when", "action", "reason", "mode", "priority", "description", "hard")
 _LEVELS: Final = ("challenge", "review", "decline")
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
 _MISSING: Final = object()
@@ -124,6 +124,9 @@ class _Reader:
         mode = self._choice(where, table, "mode", get_args(Mode), "active", "active, shadow or off")
         priority = self._whole(where, table, "priority", (-MAX_PRIORITY, MAX_PRIORITY))
         description = self._text(where, table, "description", "a sentence", default="")
+        hard = table.get("hard", False)
+        if not isinstance(hard, bool):
+            self._refuse(where, "hard", hard, "true, where exploration may never override it, or false")
         when = self._text(where, table, "when", "a condition, such as 'amount > 500'")
         if not when:
             return None
@@ -136,7 +139,9 @@ class _Reader:
         self._warnings.extend(dead)
         if len(self._problems) > before:
             return None
-        return Rule(rule_id, when, action, reason, cast(Mode, mode), priority or 0, description, condition)
+        return Rule(
+            rule_id, when, action, reason, cast(Mode, mode), priority or 0, description, condition, hard is True
+        )
 
     def _thresholds(self, found: Any) -> Thresholds | None:
         if found is _MISSING:

@@ -36,7 +36,7 @@ def test_defaults_are_what_the_documentation_says(tmp_path: Path) -> None:
     config = loaded(tmp_path)
     assert config.profile == tmp_path / "p"
     assert config.state.folder == tmp_path / "s"
-    assert (config.state.shards, config.state.memory_mib, config.processes) == (32, 256, 1)
+    assert (config.state.shards, config.state.memory_mib, config.processes) == (8, 256, 1)
     assert (config.decide.group, config.decide.batch, config.decide.epoch_s) == ("weir-decide", 500, 1.0)
     assert (config.decide.deadlines, config.decide.transactional) == (True, False)
     assert dict(config.decide.start) == {"transactions": "earliest", "labelled_outcomes": "earliest"}
@@ -102,7 +102,7 @@ REFUSED = {
         r"cluster\.processes is 3; expected 2, as many as there are addresses",
     ),
     "address": ('[cluster]\naddresses = ["a"]', r"cluster\.addresses is 'a'; expected addresses HOST:PORT"),
-    "shards": ("[cluster]\nprocesses = 40", r"cluster\.processes is 40; expected at most state\.shards \(32\)"),
+    "shards": ("[cluster]\nprocesses = 12", r"cluster\.processes is 12; expected at most state\.shards \(8\)"),
     "safe field": ('[pan]\nsafe_fields = ["amount"]', r"pan\.safe_fields is 'amount'; expected identifier fields: acc"),
 }  # fmt: skip
 
