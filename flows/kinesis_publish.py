@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import orjson
@@ -44,12 +44,28 @@ _VISIBLE_S: Final = 1.0
 _LOOK_S: Final = 0.02
 
 
+class _Epoch:
+    """Records handed over in one epoch: how many do not stand yet, and from where to read what comes behind them."""
+
+    __slots__ = ("ends", "pending")
+
+    def __init__(self, topics: Iterable[str]) -> None:
+        self.pending = 0
+        self.ends: Offsets = {topic: {} for topic in topics}
+
+    def reach(self, ends: Offsets) -> None:
+        """Nothing of a later epoch stands before these places."""
+        for topic, found in ends.items():
+            own = self.ends[topic]
+            for number, place in found.items():
+                own[number] = max(place, own.get(number, place))
+
+
 class KinesisPublisher:
     """The writer of one process.
 
     Attributes:
         watch: Hears of errors.
-        ends: By stream and shard, from where on a resume must read back what is published from now on.
     """
 
     def __init__(self, options: LiveOptions, streams: Mapping[str, KinesisStream], run: Run) -> None:
@@ -66,7 +82,9 @@ class KinesisPublisher:
         """
         where = ", ".join(f"{one.topic} ({one.endpoint or one.region or 'AWS'})" for one in streams.values())
         self.watch = KinesisWatch(_SIDE, where, options.hooks)
-        self.ends: Offsets = {stream.topic: {} for stream in streams.values()}
+        self._topics = [stream.topic for stream in streams.values()]
+        self._epoch = _Epoch(self._topics)
+        self._before = _Epoch(self._topics)
         self._options = options
         self._streams = streams
         self._run = run
@@ -95,7 +113,7 @@ class KinesisPublisher:
     def produce(
         self, output: str, value: bytes, key: bytes, headers: list[Header], appended_us: int | None = None
     ) -> None:
-        """Hand a record over; it stands in its stream some time before the next `flush` returns.
+        """Hand a record over; it stands in its stream some time before the epoch after this one ends.
 
         Args:
             output: Of the record.
@@ -109,7 +127,9 @@ class KinesisPublisher:
         """
         data = wrapped(value, headers)
         putter = self._putters[output]
-        record = Put(output, key.decode() or "-", key if output == DECISIONS else object(), data, appended_us)
+        record = Put(
+            output, key.decode() or "-", key if output == DECISIONS else object(), data, appended_us, self._epoch
+        )
         if record.size > MOST_RECORD_BYTES:
             message = (
                 f"outputs {self._streams[output].topic}, a record of {record.size} bytes: Kinesis takes "
@@ -122,6 +142,7 @@ class KinesisPublisher:
             self.check()
             time.sleep(_LOOK_S)
         self._pending[output] += 1
+        self._epoch.pending += 1
         putter.put(record)
 
     def serve(self) -> None:
@@ -136,9 +157,8 @@ class KinesisPublisher:
 
     def _take(self, put: Put) -> None:
         number, place = put.place
-        found = self.ends[self._streams[put.output].topic]
-        if place >= found.get(number, FIRST):
-            found[number] = int(place) + 1
+        put.epoch.pending -= 1
+        put.epoch.reach({self._streams[put.output].topic: {number: int(place) + 1}})
         self._pending[put.output] -= 1
         self._options.hooks.published(put.output, 1)
         if put.appended_us is not None:
@@ -152,26 +172,49 @@ class KinesisPublisher:
         """
         self.watch.check()
 
-    def flush(self) -> None:
-        """Wait until all that was handed over stands in the streams; for ever, while Kinesis does not answer.
+    def epoch_ends(self, *, final: bool) -> Offsets:
+        """What is handed over from now on belongs to the next epoch.
+
+        Waits until what was handed over before this epoch stands in the streams; for ever, if Kinesis does not answer.
+
+        Args:
+            final: There is no next epoch: wait for what was handed over in this one, too.
+
+        Returns:
+            By stream and shard, from where a resume at this moment must read back. Complete when the next call of this
+            returns, if not `final`: the caller keeps it until then.
 
         Raises:
             StreamError: A record cannot be put.
         """
+        before, ended = self._before, self._epoch
+        self._epoch = _Epoch(self._topics)
+        self._before = ended
         now_ms = time.time_ns() // 1_000_000
-        while left := sum(self._pending.values()):
-            try:
-                self._take(self._stood.get(timeout=0.5))
-            except queue.Empty:
-                self._run.pulse.beat(f"waiting until {left} records stand in their streams")
-            self.check()
-            self._hear()
-        for found in self.ends.values():
+        for putter in self._putters.values():
+            putter.epoch_ends()
+        self._wait_for(before)
+        ended.reach(before.ends)
+        if final:
+            self._wait_for(ended)
+        for found in ended.ends.values():
             for number, place in found.items():
                 if number >= 0 and place <= FIRST:
                     # Nothing of ours stands in this shard: nothing that arrived before is looked for.
                     found[number] = from_time(now_ms - _SKEW_MS)
             found[AS_OF] = now_ms
+        return ended.ends
+
+    def _wait_for(self, epoch: _Epoch) -> None:
+        self._hear()
+        while epoch.pending:
+            try:
+                self._take(self._stood.get(timeout=0.5))
+            except queue.Empty:
+                self._run.pulse.beat(f"waiting until {epoch.pending} records stand in their streams")
+            self.check()
+            self._hear()
+        self.check()
 
     def read_back(self, begin: Offsets) -> Iterator[Record]:
         """The outputs' records of ours from these places on, with the headers they would have in Kafka.
@@ -189,7 +232,7 @@ class KinesisPublisher:
             facts = self._known[output] = self._asked(output)
             if AS_OF in places and facts.shards:
                 check_held(_SIDE, topic, next(iter(facts.shards)), places[AS_OF], facts)
-            ends = self.ends[topic]
+            ends = self._epoch.ends[topic]
             for number in facts.shards:
                 ends[number] = places.get(number, FIRST)
                 for record in self._records(output, number, ends[number]):

@@ -4,6 +4,9 @@ PutRecords takes some records of a request and refuses others, and promises no o
 of a key is under way at any time: the next one is sent when the one before it is known to stand in the stream. A
 request takes 500 records and 5 MiB at most, keys included; several are under way at once, of different keys.
 
+What is handed over in an epoch is sent only when all of the epochs before stands in the stream: then in every shard the
+records of an epoch stand behind those of the one before, and one place a shard parts them (docs/adr/0024).
+
 Kinesis knows no idempotent producer. When a request fails without an answer (a timeout, a broken connection, an
 internal failure), its records may stand in the stream or not. Then the shards are read back from where each stood when
 the request was made, and what is found there (key and data, of a key that nothing else was under way of) is not sent
@@ -48,17 +51,21 @@ class Put:
         key: Partition key.
         data: As it will stand in the stream.
         appended_us: Of a decision: when its payment arrived.
+        epoch: In which it was handed over, for who is told of its end.
         place: Where it stands, once it does: (shard, position).
     """
 
-    __slots__ = ("appended_us", "backoff", "data", "key", "order", "output", "place")
+    __slots__ = ("appended_us", "backoff", "data", "epoch", "key", "order", "output", "place")
 
-    def __init__(self, output: str, key: str, order: object, data: bytes, appended_us: int | None) -> None:
+    def __init__(
+        self, output: str, key: str, order: object, data: bytes, appended_us: int | None, epoch: Any = None
+    ) -> None:
         self.output = output
         self.key = key
         self.order = order
         self.data = data
         self.appended_us = appended_us
+        self.epoch = epoch
         self.place: tuple[int, int] = (0, 0)
         self.backoff: Backoff | None = None
 
@@ -97,6 +104,8 @@ class Putter:
         self._later: list[tuple[float, int, object]] = []  # those that wait after a failure
         self._number = 0
         self._waiting_bytes = 0
+        self._open = 0  # records of `_queues`, under way or waiting
+        self._behind: deque[list[Put]] = deque()  # what later epochs have handed over meanwhile
         self._most = _MOST_RECORDS
         self._done = False
         self._threads = [
@@ -113,13 +122,26 @@ class Putter:
         """Take a record over."""
         with self._lock:
             self._waiting_bytes += record.size
-            waiting = self._queues.get(record.order)
-            if waiting is None:
-                self._queues[record.order] = deque((record,))
-                self._ready.append(record.order)
-                self._lock.notify()
+            if self._behind:
+                self._behind[-1].append(record)
             else:
-                waiting.append(record)
+                self._queue(record)
+
+    def epoch_ends(self) -> None:
+        """What is put from now on stands behind what was put before, in every shard."""
+        with self._lock:
+            if self._open or self._behind:
+                self._behind.append([])
+
+    def _queue(self, record: Put) -> None:
+        self._open += 1
+        waiting = self._queues.get(record.order)
+        if waiting is None:
+            self._queues[record.order] = deque((record,))
+            self._ready.append(record.order)
+            self._lock.notify()
+        else:
+            waiting.append(record)
 
     def _run(self) -> None:
         backoff = Backoff()
@@ -206,6 +228,10 @@ class Putter:
                     self._ready.append(one.order)
                 else:
                     del self._queues[one.order]
+            self._open -= len(stood)
+            while self._behind and not self._open:
+                for record in self._behind.popleft():
+                    self._queue(record)
             if self._ready:
                 self._lock.notify_all()
 

@@ -52,18 +52,12 @@ class Reader(Protocol):
 
 
 class Publisher(Protocol):
-    """The outputs of one process.
-
-    Attributes:
-        ends: By topic and partition, from where on a resume must read back what is published from now on.
-    """
-
-    ends: Offsets
+    """The outputs of one process."""
 
     def produce(
         self, output: str, value: bytes, key: bytes, headers: list[Header], appended_us: int | None = None
     ) -> None:
-        """Hand a record over; it is delivered some time before the next `flush` returns; those of a key in order."""
+        """Hand a record over; it is delivered before the epoch after this one ends; those of a key in order."""
 
     def serve(self) -> None:
         """Hear of deliveries, without waiting."""
@@ -71,8 +65,12 @@ class Publisher(Protocol):
     def check(self) -> None:
         """Raise what ends the run, a StreamError."""
 
-    def flush(self) -> None:
-        """Wait until all is delivered, for ever if need be, and bring `ends` up."""
+    def epoch_ends(self, *, final: bool) -> Offsets:
+        """Where a resume at this moment must read back from: behind all records handed over, before all later ones.
+
+        Waits until what was handed over before this epoch is delivered, with `final` for this epoch's too. What is
+        returned is complete when the next call returns.
+        """
 
     def read_back(self, begin: Offsets) -> Iterator[Any]:
         """Records from these offsets to the present ends, with their headers; those of a key in order."""

@@ -104,6 +104,25 @@ def test_shards_that_are_split_and_merged_meanwhile_take_each_keys_records_in_or
     writer.check()
 
 
+def test_what_an_epoch_hands_over_stands_behind_that_of_the_one_before_in_every_shard(
+    kinesis: KinesisLocal, proxy: Proxy
+) -> None:
+    writer = Writer(kinesis, proxy)
+    proxy.rules["PutRecords"] = some_refused(THROTTLE, lambda number: number % 4 == 0)
+    for epoch in range(3):
+        for number in range(12):
+            key = f"{number}-{epoch}"  # keys of their own, so that nothing but the epoch orders them
+            writer.sent[key] = [str(epoch).encode()]
+            writer.putter.put(Put("decisions", key, key, str(epoch).encode(), None))
+        writer.putter.epoch_ends()
+    writer.wait()
+    writer.putter.end()
+    for shard in (0, 1):
+        found = [record["Data"] for number, record in Tail(writer.client, writer.name).look() if number == shard]
+        assert found == sorted(found)
+    writer.check()
+
+
 def test_a_denied_write_ends_the_run_and_says_what_to_grant(kinesis: KinesisLocal, proxy: Proxy) -> None:
     writer = Writer(kinesis, proxy, shards=1)
     proxy.rules["PutRecords"] = lambda _request, _ask: fault("AccessDeniedException")
