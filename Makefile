@@ -1,5 +1,5 @@
-# make setup | demo | test | lint | bench | bench-state | live | chaos | chaos-live | lock; each sets up .venv first and needs nothing but Python 3.11 or 3.12.
-.PHONY: setup demo test lint bench bench-state live chaos chaos-live lock format
+# make setup | demo | test | lint | bench | bench-state | live | chaos | chaos-live | chaos-kinesis | bench-kinesis | lock; each sets up .venv first and needs nothing but Python 3.11 or 3.12.
+.PHONY: setup demo test lint bench bench-state live chaos chaos-live chaos-kinesis bench-kinesis lock format
 
 setup:
 	@./deploy/setup.sh
@@ -39,6 +39,14 @@ chaos: setup
 # The same over a Kafka of its own, with the broker gone for a minute; counted by a consumer that knows nothing of Weir.
 chaos-live: setup
 	.venv/bin/python -m load_tests.chaos_live --out chaos-live-out --kills $(KILLS) $(if $(SEED),--seed $(SEED))
+
+# The same over a stand-in for Kinesis, with streams split and merged at the moment of a kill; needs Node.
+chaos-kinesis: setup
+	.venv/bin/python -m load_tests.chaos_kinesis --out chaos-kinesis-out --kills $(KILLS) $(if $(SEED),--seed $(SEED))
+
+# Throughput a shard and latency over that stand-in.
+bench-kinesis: setup
+	.venv/bin/python -m load_tests.bench_kinesis --out bench-out/kinesis
 
 # Exact versions with hashes of everything, for both Python versions; and of what the image is made of.
 lock: setup
