@@ -40,6 +40,7 @@ POINTS: Final = {"commit": (10, 60), "synced": (3, 12), "read_back": (1, 1), "op
 KINDS: Final = ("kill all", "kill one process", "kill at a point")
 _RETRIES: Final = 0.02
 _ACCOUNTS: Final = 20
+_MOST_BEHIND: Final = 120
 _MOST_SHARDS: Final = 4
 _SETTLE_S: Final = (0.3, 4.0)
 _DRAIN_S: Final = 300.0
@@ -53,13 +54,14 @@ class Load(threading.Thread):
         order: Account -> its transactions as they were put.
     """
 
-    def __init__(self, client: Any, name: str, rate: float, seed: int) -> None:
+    def __init__(self, client: Any, name: str, rate: float, seed: int, decided: Callable[[], int]) -> None:
         super().__init__(name="load", daemon=True)
         self.sent: Counter[str] = Counter()
         self.order: dict[str, list[str]] = {}
         self._client = client
         self._name = name
         self._rate = rate
+        self._decided = decided
         self._rng = random.Random(seed)
         self._done = threading.Event()
 
@@ -69,6 +71,10 @@ class Load(threading.Thread):
         earlier: deque[dict[str, Any]] = deque(maxlen=200)
         while not self._done.wait(0.1):
             batch: list[dict[str, Any]] = []
+            # Not more than the stand-in can take in a while: it needs milliseconds a record, and starts need seconds.
+            if self.sent.total() - self._decided() > _MOST_BEHIND:
+                began = time.monotonic() - made / self._rate
+                continue
             while made < (time.monotonic() - began) * self._rate and len(batch) < 100:
                 batch.append(self._payment(made))
                 made += 1
@@ -166,8 +172,9 @@ class Campaign:
             beside = self._config(out, server, "beside.toml", given.metrics_port + 100)
             cluster = LiveCluster(config, beside, out / "logs", given.metrics_port, None)
             stack.callback(cluster.kill)
-            load = Load(client_at(server.endpoint), "transactions", given.rate, given.seed or 1)
             reader = KinesisCount(server.client, "decisions", "dead_letters")
+            client = client_at(server.endpoint)
+            load = Load(client, "transactions", given.rate, given.seed or 1, lambda: reader.decided)
             load.start()
             reshards = set(rng.sample(range(given.kills), min(given.reshards, given.kills)))
             try:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import random
 import time
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
 
 from load_tests.kinesis_local import KinesisLocal, merge, split
 from tests.flows.kinesis_node import KinesisFeed, KinesisLive, all_decided, check_order, kinesis, small_profile
-from tests.flows.live import check_published, kill, stop, wait_until
+from tests.flows.live import account_of, check_published, kill, stop, value_of, wait_until
 from tests.flows.running import Replay, ended
 from tests.flows.test_kafka_live import _content
 from tests.flows.traffic import decisions as decisions_of
-from tests.flows.traffic import write_events, write_profile
+from tests.flows.traffic import payment, write_events, write_profile
+from tests.kafka import make_topic, read_all, send
 
 __all__ = ["kinesis"]
 
@@ -58,6 +62,7 @@ def test_kills_while_shards_are_split_and_merged_lose_nothing_and_keep_each_acco
     with KinesisFeed(live, seed=processes) as feed:
         running = live.start(processes)
         wait_until(running, live.decisions)
+        feed.most += 40
         split(live.client, payments)
         time.sleep(rng.uniform(0.0, 1.5))
         kill(running)
@@ -65,7 +70,9 @@ def test_kills_while_shards_are_split_and_merged_lose_nothing_and_keep_each_acco
         merge(live.client, payments, 1)
         running = live.start(processes)
         before = len(live.decisions())
+        feed.most += 20
         wait_until(running, lambda: len(live.decisions()) > before)
+        feed.most += 40
         merge(live.client, decisions)
         split(live.client, payments, 1)
         time.sleep(rng.uniform(0.0, 1.5))
@@ -76,3 +83,45 @@ def test_kills_while_shards_are_split_and_merged_lose_nothing_and_keep_each_acco
     stop(running)
     check_published(live, feed.sent)
     check_order(live.decisions(), feed.order)
+
+
+def test_payments_from_kinesis_are_decided_once_to_kafka_and_the_other_way_round(
+    kinesis: KinesisLocal, kafka: str, tmp_path: Path
+) -> None:
+    profile = small_profile(tmp_path / "profile")
+    lines = [orjson.dumps(payment(random.Random(number), number, datetime.now(UTC))) for number in range(30)]
+    lines[7] = b"not json"
+    sent = {f"T{number:06d}" for number in range(30)} - {"T000007"}
+
+    def topic_of(name: str) -> str:
+        return make_topic(kafka, name)
+
+    to_kafka = KinesisLive(kinesis, tmp_path / "a", profile, inputs=("transactions",))
+    topics = {name: topic_of(name) for name in ("decisions", "dead_letters")}
+    to_kafka.told["outputs"] = {name: f"kafka://{kafka}/{topic}" for name, topic in topics.items()}
+    to_kinesis = KinesisLive(kinesis, tmp_path / "b", profile, inputs=("transactions",))
+    payments = topic_of("transactions")
+    to_kinesis.told["inputs"] = {"transactions": f"kafka://{kafka}/{payments}"}
+
+    def in_kafka(name: str) -> list[dict[str, Any]]:
+        return [value_of(message) for message in read_all(kafka, topics[name])]
+
+    to_kafka.put("transactions", lines[:15])
+    send(kafka, payments, [(account_of(line), line) for line in lines[:15]])
+    running = to_kafka.start() + to_kinesis.start()
+    wait_until(running, lambda: in_kafka("decisions") and to_kinesis.decisions())
+    to_kafka.put("transactions", lines[15:])
+    send(kafka, payments, [(account_of(line), line) for line in lines[15:]])
+    kill(running)
+    running = to_kafka.start() + to_kinesis.start()
+    wait_until(running, lambda: len(in_kafka("decisions")) >= 29 and len(to_kinesis.decisions()) >= 29)
+    stop(running)
+    for decisions, dead in (
+        (in_kafka("decisions"), in_kafka("dead_letters")),
+        (to_kinesis.decisions(), to_kinesis.dead_letters()),
+    ):
+        assert sorted(one["transaction_id"] for one in decisions) == sorted(sent)
+        assert [one["reason"] for one in dead] == ["NOT_JSON"]
+    assert {one["source"]["offset"] for one in in_kafka("decisions")} == {-1}
+    assert {one["source"]["offset"] for one in to_kinesis.decisions()} == set(range(30)) - {7}
+    assert not any("sequence" in one["source"] for one in to_kinesis.decisions())
