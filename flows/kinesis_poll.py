@@ -98,7 +98,16 @@ class Poller(threading.Thread):
         self._room.set()
 
     def run(self) -> None:
-        """Read on."""
+        """Read on; what nobody foresaw ends the run too, since a thread that dies would look like an idle shard."""
+        try:
+            self._run()
+        except StreamError as refused:
+            self._watch.refuse(refused)
+        except Exception as defect:
+            message = f"{self._watch.side} {self._topic}/{self._number}: a defect of Weir: {defect!r}; report it"
+            self._watch.refuse(StreamError(message))
+
+    def _run(self) -> None:
         iterator: str | None = None
         while not self._done.is_set():
             self._room.wait()
@@ -113,9 +122,6 @@ class Poller(threading.Thread):
                     return
                 self._done.wait(wait_s)
                 continue
-            except StreamError as refused:
-                self._watch.refuse(refused)
-                return
             self._backoff.reset()
             self._watch.up()
             iterator = answer.get("NextShardIterator")

@@ -145,15 +145,18 @@ class Putter:
 
     def _run(self) -> None:
         backoff = Backoff()
-        while True:
-            request, before = self._next()
-            if not request:
-                return
-            try:
+        try:
+            while True:
+                request, before = self._next()
+                if not request:
+                    return
                 self._send(request, before, backoff)
-            except StreamError as refused:
-                self._watch.refuse(refused)
-                return
+        except StreamError as refused:
+            self._watch.refuse(refused)
+        except Exception as defect:
+            # What nobody foresaw ends the run too: a thread that dies would look like a stream that does not answer.
+            message = f"{self._watch.side} {self._topic}: a defect of Weir: {defect!r}; report it"
+            self._watch.refuse(StreamError(message))
 
     def _next(self) -> tuple[list[Put], dict[int, int]]:
         """The records of the next request, and where the shards stand before it; none when all is over."""
