@@ -73,7 +73,7 @@ class Publisher(Protocol):
         """
 
     def read_back(self, begin: Offsets) -> Iterator[Any]:
-        """Records from these offsets to the present ends, with their headers; those of a key in order."""
+        """Records from these offsets to the present ends, with their headers or None; those of a key in order."""
 
     def close(self) -> None:
         """Leave; what was not delivered was never committed."""

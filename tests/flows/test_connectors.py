@@ -158,7 +158,7 @@ def _decide(publisher: Publisher, name: str, *, duplicate: bool = False) -> None
 def _told(publisher: Publisher, begin: dict[str, dict[int, int]]) -> list[tuple[str, bool]]:
     found = []
     for record in publisher.read_back(begin):
-        headers = dict(record.headers())
+        headers = dict(record.headers() or [])
         if IDENTITY in headers:
             found.append((headers[IDENTITY].decode(), DUPLICATE in headers))
     return found
