@@ -13,6 +13,7 @@ from bytewax.dataflow import Dataflow, Stream
 from bytewax.inputs import Source
 
 from flows.durable import Barrier
+from flows.epochs import Epochs
 from flows.publish import (
     ALERTS,
     DEAD_LETTERS,
@@ -35,6 +36,7 @@ from operators.inflight import ALERT, DEAD_LETTER, LABEL, OUTCOME, PAYMENT, TICK
 from operators.seen import Seen
 from operators.step import Step
 from schemas.codec import encode_json
+from schemas.positions import told_place
 from schemas.redact import redact
 from state.shards import shard_of
 
@@ -55,6 +57,7 @@ def build(
     open_slot: OpenSlot | None,
     shards: tuple[str, ...],
     stats: RunStats,
+    epochs: Epochs,
     *,
     in_order: bool,
     barrier: Barrier | None = None,
@@ -71,6 +74,7 @@ def build(
         open_slot: Opens an output file's slot at a snapshot; None: the outputs are attached.
         shards: Names of the shards.
         stats: Where stages report to.
+        epochs: Of this process.
         in_order: Keep the order of arrival between stages; True only with one worker.
         barrier: Makes state durable at each epoch's end; None: nothing is to outlive the process.
         attach: Adds outputs of another kind, given the streams of parts that enter the flow and that leave the last
@@ -79,7 +83,8 @@ def build(
     flow = Dataflow("weir")
     parts = entered = op.input("events", flow, source)
     for stage in stages(seen, entities, decide, shards, learns=attach is None):
-        parts = run_stage(parts, stage, open_store, stats.stage(stage.step.name), stats.stage(ROUTE), in_order=in_order)
+        own, routing = stats.stage(stage.step.name), stats.stage(ROUTE)
+        parts = run_stage(parts, stage, open_store, own, routing, epochs, in_order=in_order)
     if open_slot is not None:
         encoded = op.flat_map("encode", parts, _Encode(stats))
         op.output("publish", encoded, FileSink(open_slot))
@@ -207,7 +212,7 @@ class _Encode:
                 line = encode_json("dead_letter", dead_letter(item))
                 dead.append(Publication(dead_letter_identity(topic, partition, offset), line, seen_at_us))
         slots = ((DECISIONS, decisions), (LABELLED_OUTCOMES, labelled), (DEAD_LETTERS, dead), (ALERTS, alerts))
-        return [(slot, records) for slot, records in slots if records]
+        return [(slot, records) for slot, records in slots if records or part.wake]
 
 
 def dead_letter(item: InFlight) -> dict[str, Any]:
@@ -215,11 +220,8 @@ def dead_letter(item: InFlight) -> dict[str, Any]:
     detail: Any = item.detail
     reason, text, payload = detail
     raw = payload if isinstance(payload, bytes) else msgspec.json.encode(payload)
-    topic, partition, offset = item.origin
     return {
-        "topic": topic,
-        "partition": partition,
-        "offset": offset,
+        **told_place(*item.origin),
         "event_time": getattr(payload, "event_time_us", None),
         "reason": reason,
         "detail": text,

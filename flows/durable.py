@@ -1,14 +1,13 @@
 """one item an epoch → a barrier a shard, on the worker that owns it → state on disk before bytewax commits.
 
-A step's snapshot survives a kill, not a power loss: for that the shard's log must be synced, in every process, after
-all its steps have made their snapshots and before bytewax writes that the epoch is done. A process may own shards and
-no output slot, so the outputs cannot do it. Hence a sink of its own with one partition a shard, pinned to the shard's
-worker. Its input comes from behind the last step, whose snapshots are thereby over everywhere when the barrier makes
-its own; that it gets an item in each epoch is what makes bytewax ask it for a snapshot at all. That goes for the last
-epoch too, in which nothing may have been read: at the end of the input bytewax has every step make one more snapshot.
+A step's snapshot survives a kill, not a power loss: for that the shard's log must be synced, in every process, before
+bytewax writes that the epoch is done of which the snapshots tell: the one before (flows/epochs.py). A process may own
+shards and no output slot, so the outputs cannot do it. Hence a sink of its own with one partition a shard, pinned to
+the shard's worker. Its input comes from behind the last step, whose snapshots are thereby over everywhere when the
+barrier makes its own; that it gets an item in each epoch is what makes bytewax ask it for a snapshot at all.
 
-A sync flushes the logs of all shards that were written since the last one: the first barrier of a process does the
-work, in parallel, and the others find nothing left, so it is one flush a shard and epoch.
+A sync flushes the logs of all shards that were written since the last one, in parallel, so one barrier of a process
+does it for all.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import bytewax.operators as op
 from bytewax.dataflow import Stream
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
+from flows.epochs import BackgroundSync, Epochs
 from flows.exits import deadly
 from flows.stage import Part
 from flows.watchdog import Pulse
@@ -46,7 +46,7 @@ class Barrier(FixedPartitionedSink[None, int]):
             processes: Of how many.
             sync: Makes committed state durable; None: nothing is to outlive the process.
             pulse: Told of each epoch's end.
-            epochs: Says which batches begin an epoch.
+            epochs: Of this process.
 
         Raises:
             ConfigError: There are more processes than shards.
@@ -71,7 +71,7 @@ class Barrier(FixedPartitionedSink[None, int]):
 
     def _items(self, parts: list[Part]) -> Iterable[tuple[str, None]]:
         """Called by bytewax where the source is: an item for every barrier, once an epoch."""
-        return [(name, None) for name in self.shards] if self._epochs.take(parts) else ()
+        return [(name, None) for name in self.shards] if any(part.wake for part in parts) else ()
 
     def list_parts(self) -> list[str]:
         """Called by bytewax once a worker; only the shards that this worker owns, which pins their barriers here."""
@@ -83,13 +83,14 @@ class Barrier(FixedPartitionedSink[None, int]):
 
     def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> _ShardBarrier:
         """Called by bytewax on the worker that owns the shard."""
-        return _ShardBarrier(self._sync, self._pulse, last=for_part == self._own[-1])
+        last = for_part == self._own[-1]
+        return _ShardBarrier(BackgroundSync(self._sync if last else None, self._epochs), self._pulse, last=last)
 
 
 class _ShardBarrier(StatefulSinkPartition[None, int]):
     """One shard's barrier."""
 
-    def __init__(self, sync: Sync | None, pulse: Pulse, *, last: bool) -> None:
+    def __init__(self, sync: BackgroundSync, pulse: Pulse, *, last: bool) -> None:
         self._sync = sync
         self._pulse = pulse
         self._last = last
@@ -100,47 +101,14 @@ class _ShardBarrier(StatefulSinkPartition[None, int]):
     @deadly
     def snapshot(self) -> int:
         """Called by bytewax at the end of an epoch, after the snapshots of all steps of all workers."""
-        if self._sync is not None:
-            self._sync()
+        self._sync.epoch_ends()
         if self._last:
             self._pulse.epoch_ended()
         return 0
 
-
-class Epochs:
-    """Which batches were the first of their epoch; shared by the source and the barriers' input."""
-
-    __slots__ = ("_first", "_fresh")
-
-    def __init__(self) -> None:
-        self._fresh = True
-        self._first: set[int] = set()
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing has been read in this epoch."""
-        return self._fresh
-
-    def read(self, batch: int) -> None:
-        """The source has read a batch."""
-        if self._fresh:
-            self._fresh = False
-            self._first.add(batch)
-
-    def end(self) -> None:
-        """The source has made its snapshot: what it reads from now on belongs to the next epoch."""
-        self._fresh = True
-
-    def take(self, parts: list[Part]) -> bool:
-        """Whether one of these is the first of its epoch."""
-        first = self._first
-        begun = False
-        if first:
-            for part in parts:
-                if part.batch in first:
-                    first.discard(part.batch)
-                    begun = True
-        return begun
+    def close(self) -> None:
+        """Called by bytewax when the flow has ended."""
+        self._sync.close()
 
 
 def _nothing(_parts: list[Part]) -> Iterable[tuple[str, None]]:

@@ -1,14 +1,17 @@
-"""One idempotent producer a process, never waited for but at a snapshot, and what its topics held when it began.
+"""One idempotent producer a process, and what its topics held when it began.
 
-Where a snapshot may start to read back: every record of ours that is appended later is one that the snapshot does not
-know. So an end offset that was seen, or a delivery that was told, before the snapshot's last flush may stand in it.
+Where a snapshot may start to read back: every record of ours that is appended from there on is one that the snapshot
+does not know. So what may stand in it is an end that was seen before the epoch was over, and one behind a record that
+was handed over before. Records of an epoch are delivered behind those of the epochs before, a partition at a time.
+A snapshot is told an epoch late (flows/epochs.py), so its records have a whole epoch in which to be delivered: only
+where that was not enough is anything waited for.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
@@ -24,6 +27,7 @@ from flows.kafka_client import (
     properties,
     stream_error,
 )
+from flows.kafka_transactions import Transactions, transactional_properties
 from flows.live_manifest import ends_of
 from flows.live_options import LiveOptions
 from flows.source import Run
@@ -53,12 +57,28 @@ _OURS: Final[Mapping[str, Any]] = {
 }
 
 
+class _Epoch:
+    """Records handed over in one epoch: how many are under way, and from where to read back what comes behind them."""
+
+    __slots__ = ("ends", "pending")
+
+    def __init__(self, topics: Iterable[str]) -> None:
+        self.pending = 0
+        self.ends: Offsets = {topic: {} for topic in topics}
+
+    def reach(self, ends: Offsets) -> None:
+        """Nothing of an earlier epoch stands at or behind these offsets."""
+        for topic, found in ends.items():
+            own = self.ends[topic]
+            for partition, end in found.items():
+                own[partition] = max(end, own.get(partition, 0))
+
+
 class Publisher:
     """The producer of one process.
 
     Attributes:
         watch: Hears of the brokers.
-        ends: By topic and partition, from where on a resume must read back what is published from now on.
     """
 
     def __init__(self, options: LiveOptions, bootstrap: str, topics: Mapping[str, str], run: Run) -> None:
@@ -74,7 +94,8 @@ class Publisher:
             StreamError: A topic does not exist, or may not be written.
         """
         self.watch = BrokerWatch("outputs", bootstrap, options.hooks)
-        self.ends: Offsets = {topic: {} for topic in topics.values()}
+        self._epoch = _Epoch(topics.values())
+        self._before = _Epoch(topics.values())
         self._bootstrap = bootstrap
         self._options = options
         self._topics = topics
@@ -84,7 +105,7 @@ class Publisher:
         self._fault: StreamError | None = None
         # New partitions are written to no later than a look at the outputs' ends would find them.
         refresh = {"topic.metadata.refresh.interval.ms": max(100, int(options.refresh_s * 1_000))}
-        given = {**_PROPERTIES, **refresh, **options.kafka, **_OURS}
+        given = {**_PROPERTIES, **refresh, **options.kafka, **_OURS, **transactional_properties(options)}
         self._producer = Producer(properties(given, bootstrap, f"weir-outputs-{options.number}", self.watch))
         self._reader = self._consumer()
         self.partitions = asked(
@@ -95,6 +116,8 @@ class Publisher:
             run.stop.is_set,
             self._reader,
         )
+        self._transactions = Transactions(self._producer, options, self.watch, run) if options.transactional else None
+        self._uncommitted: list[int] = []  # when payments were appended whose decisions are delivered, not yet visible
         self._done = threading.Event()
         self._seen: Offsets = {}
         self._looker = threading.Thread(target=self._look, name="kafka-ends", daemon=True)
@@ -139,12 +162,14 @@ class Publisher:
         """
         topic = self._topics[output]
         told: Any = headers
+        if self._transactions is not None:
+            self._transactions.open()
         while True:
             try:
                 self._producer.produce(topic, value, key, headers=told, on_delivery=self._told(appended_us))
             except BufferError:
                 self._run.pulse.beat(f"waiting until {topic} takes records")
-                self._producer.poll(0.1)
+                self._asked(lambda: self._producer.poll(0.1))
                 self.check()
             except KafkaException as raised:
                 error: KafkaError = raised.args[0]
@@ -152,35 +177,42 @@ class Publisher:
                 raise stream_error(self.watch.side, what, error) from raised
             else:
                 self._pending[output] += 1
+                self._epoch.pending += 1
                 return
 
     def _told(self, appended_us: int | None) -> Callable[[Any, Any], None]:
-        if appended_us is None:
-            return self._delivered
+        epoch = self._epoch
 
         def delivered(error: Any, message: Any) -> None:
-            self._delivered(error, message)
-            if error is None:
+            self._delivered(epoch, error, message)
+            if error is not None or appended_us is None:
+                return
+            if self._transactions is None:
                 self._options.hooks.delivered(appended_us)
+            else:
+                self._uncommitted.append(appended_us)
 
         return delivered
 
-    def _delivered(self, error: Any, message: Any) -> None:
+    def _delivered(self, epoch: _Epoch, error: Any, message: Any) -> None:
         topic = message.topic()
         output = self._output_of[topic]
         self._pending[output] -= 1
+        epoch.pending -= 1
         if error is not None:
             self._fault = self._fault or stream_error(self.watch.side, topic, error)
             return
-        found = self.ends[topic]
+        found = epoch.ends[topic]
         partition, behind = message.partition(), message.offset() + 1
         if behind > found.get(partition, 0):
             found[partition] = behind
         self._options.hooks.published(output, 1)
 
     def serve(self) -> None:
-        """Hear of deliveries, without waiting."""
-        self._producer.poll(0)
+        """Hear of deliveries, without waiting; a transaction that is due is committed."""
+        self._asked(lambda: self._producer.poll(0))
+        if self._transactions is not None and self._transactions.due:
+            self._commit()
         for output, pending in self._pending.items():
             self._options.hooks.in_flight(output, pending)
 
@@ -194,25 +226,59 @@ class Publisher:
             raise self._fault
         self.watch.check()
 
-    def flush(self) -> None:
-        """Wait until all that was handed over is delivered; for ever, while no broker answers.
+    def epoch_ends(self, *, final: bool) -> Offsets:
+        """What is handed over from now on belongs to the next epoch.
+
+        Waits until what was handed over before this epoch is delivered; for ever, while no broker answers. An open
+        transaction is committed, with all that was handed over in this one.
+
+        Args:
+            final: There is no next epoch: wait for what was handed over in this one, too.
+
+        Returns:
+            By topic and partition, from where a resume at this moment must read back. Complete when the next call of
+            this returns, if not `final`: the caller keeps it until then.
 
         Raises:
             StreamError: A record could not be delivered.
         """
+        before, ended = self._before, self._epoch
+        self._epoch = _Epoch(self._topics.values())
+        self._before = ended
+        ended.reach(self._seen)
+        self._commit()
+        self._wait_for(before)
+        ended.reach(before.ends)
+        if final:
+            self._wait_for(ended)
+        return ended.ends
+
+    def _wait_for(self, epoch: _Epoch) -> None:
         began = time.monotonic()
-        while self._producer.flush(_FLUSH_S):
-            left = len(self._producer)
-            self._run.pulse.beat(f"waiting until {left} records are delivered")
-            if time.monotonic() - began > 2 * _FLUSH_S:
-                self.watch.down(f"{left} records wait to be delivered")
+        while epoch.pending and self._fault is None:
+            self._asked(lambda: self._producer.poll(_FLUSH_S))
+            self._run.pulse.beat(f"waiting until {epoch.pending} records are delivered")
+            if time.monotonic() - began > 2 * _FLUSH_S and epoch.pending:
+                self.watch.down(f"{epoch.pending} records wait to be delivered")
             self.check()
         if time.monotonic() - began > 2 * _FLUSH_S:
             self.watch.up()
         self.check()
-        for topic, found in self._seen.items():
-            for partition, end in found.items():
-                self.ends[topic][partition] = max(end, self.ends[topic].get(partition, 0))
+
+    def _asked(self, call: Callable[[], Any]) -> Any:
+        if self._transactions is not None:
+            return self._transactions.asked(call)
+        try:
+            return call()
+        except KafkaException as raised:  # a client that has failed for good says so there
+            raise stream_error(self.watch.side, self._bootstrap, raised.args[0]) from raised
+
+    def _commit(self) -> None:
+        """Make what was delivered visible to readers of committed records; nothing to do in the default mode."""
+        if self._transactions is not None and self._transactions.commit():
+            for appended_us in self._uncommitted:
+                self._options.hooks.delivered(appended_us)
+            self._uncommitted.clear()
 
     def read_back(self, begin: Offsets) -> Iterator[Any]:
         """The outputs' records from these offsets to their present ends, each partition in order.
@@ -236,7 +302,7 @@ class Publisher:
                 )
                 start = begin.get(topic, {}).get(number, 0)
                 check_position(self.watch.side, topic, number, start, low, high)
-                self.ends[topic][number] = high
+                self._epoch.ends[topic][number] = high
                 if start < high:
                     wanted[topic, number] = high
                     placed.append(TopicPartition(topic, number, start))

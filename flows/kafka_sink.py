@@ -10,7 +10,8 @@ Records of the ledger (integers big endian):
 
     b"d" day (4) transaction_id                    the decision as published, see `_pack`
     b"a" sort (1) identity                         adopted and not come to again: count (4), then the decision, packed;
-                                                   sort: d decision, r answer to a retry, l dead letter
+                                                   sort: d decision, r answer to a retry, l dead letter,
+                                                   o labelled outcome, m release
     b"w" transaction_id                            retries that wait for their decision: count (4)
 
 All slots get an item in every epoch, the first batch of an epoch being told to all, so that each makes a snapshot; the
@@ -29,26 +30,35 @@ import pyarrow as pa
 from bytewax.dataflow import Stream
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
-from flows.durable import Epochs
+from flows.epochs import BackgroundSync, Epochs, OneLate
 from flows.exits import deadly
 from flows.kafka_client import Offsets
-from flows.kafka_publish import DUPLICATE, IDENTITY, Publisher
-from flows.live_encode import LiveEncode, LivePublication
-from flows.publish import DAY_US, DEAD_LETTERS, DECISIONS
+from flows.kafka_publish import DUPLICATE, IDENTITY
+from flows.live_encode import LiveEncoder, LivePublication, slot_of
+from flows.publish import DAY_US, DEAD_LETTERS, DECISIONS, LABELLED_OUTCOMES
 from flows.source import Run
 from flows.stage import Part
 from flows.stats import StageStats
+from flows.stream_api import Publisher
 from schemas.errors import ConfigError, StateError
 from schemas.wire import Header, WireEncoder
 from state.api import StepStore
-from state.shards import shard_of, worker_of
+from state.shards import worker_of
 
 LEDGER: Final = "ledger"
 """Name of the ledger as a step of a shard, and of the sink: both label state."""
+MODELS: Final = "models"
+"""Output of the learning flow."""
 _ALL: Final = 2**62
 _SWEPT_AT_ONCE: Final = 2_000
 """Ledger entries deleted in one snapshot at the least; twice as many as were added, if that is more, lest it grow."""
-_SORTS: Final = {(DECISIONS, False): b"d", (DECISIONS, True): b"r", (DEAD_LETTERS, False): b"l"}
+_SORTS: Final = {
+    (DECISIONS, False): b"d",
+    (DECISIONS, True): b"r",
+    (DEAD_LETTERS, False): b"l",
+    (LABELLED_OUTCOMES, False): b"o",
+    (MODELS, False): b"m",
+}
 _DECISION: Final = b"d"
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -90,6 +100,7 @@ class Slot(StatefulSinkPartition[Sequence[LivePublication], SlotState]):
             ttl_us: For how long retries are answered.
         """
         self.begin = ends
+        self._told = OneLate(outputs.epochs, SlotState(shard=ledger.shard, version=ledger.version, ends=ends))
         self._outputs = outputs
         self._ledger = ledger
         self._ttl_us = ttl_us
@@ -218,23 +229,23 @@ class Slot(StatefulSinkPartition[Sequence[LivePublication], SlotState]):
 
     @deadly
     def snapshot(self) -> SlotState:
-        """Called by bytewax at the end of an epoch, after all steps.
+        """Called by bytewax at the end of an epoch, after all steps; told is that of the one before (flows/epochs.py).
 
         Raises:
             StreamError: A record could not be delivered.
         """
         started = time.perf_counter()
-        publisher = self._outputs.publisher
-        self._outputs.adopt_once()
-        publisher.flush()
+        outputs = self._outputs
+        outputs.adopt_once()
+        ends = outputs.epoch_ends()
         self._sweep()
         self._keep_adopted()
         version = self._ledger.commit()
         self._written = 0
-        self._outputs.committed(self._ledger.shard)
-        self._outputs.stats.observe_snapshot(time.perf_counter() - started)
-        ends = {topic: dict(found) for topic, found in publisher.ends.items()}
-        return SlotState(shard=self._ledger.shard, version=version, ends=ends)
+        told = self._told.tell(SlotState(shard=self._ledger.shard, version=version, ends=ends))
+        outputs.committed(self._ledger.shard)
+        outputs.stats.observe_snapshot(time.perf_counter() - started)
+        return told
 
     def _keep_adopted(self) -> None:
         """Let the ledger know what the flow has not come to again: the next read-back starts behind it."""
@@ -274,6 +285,7 @@ class Outputs:
         publisher: The producer.
         encoder: Of the records.
         stats: Where the slots report to.
+        epochs: Of the process.
         may_overtake: Whether a retry may come before its decision, as it may with several processes; it then waits.
     """
 
@@ -285,8 +297,10 @@ class Outputs:
         sync: Callable[[], None],
         run: Run,
         stats: StageStats,
+        epochs: Epochs,
         *,
         may_overtake: bool,
+        inputs: frozenset[str] | None = None,
     ) -> None:
         """Prepare.
 
@@ -297,14 +311,19 @@ class Outputs:
             sync: Makes committed state durable.
             run: Its pulse is told of each epoch's end.
             stats: Where the slots report to.
+            epochs: Of the process.
             may_overtake: See above.
+            inputs: Topics read, whose dead letters are this flow's; None: all dead letters are.
         """
+        self._inputs = inputs
         self.publisher = publisher
         self.encoder = encoder
         self.stats = stats
         self.may_overtake = may_overtake
         self._output_of = {topic: output for output, topic in topics.items()}
-        self._sync = sync
+        self.epochs = epochs
+        self._sync = BackgroundSync(sync, epochs)
+        self._ends: Offsets | None = None
         self._run = run
         self._slots: dict[str, Slot] = {}
         self._own: Sequence[str] = ()
@@ -356,24 +375,47 @@ class Outputs:
             identity = next((value for name, value in headers if name == IDENTITY), None)
             if identity is None:
                 continue  # not ours
-            owner = self._slots.get(self._names[shard_of(identity, len(self._names))])
+            if not self._is_own(message.topic(), identity):
+                continue
             topic, partition, offset = message.topic(), message.partition(), message.offset()
+            owner = self._slots.get(self._names[slot_of(self._output_of[topic], identity, len(self._names))])
             if owner is not None and offset >= owner.begin.get(topic, {}).get(partition, 0):
                 duplicate = any(name == DUPLICATE for name, _ in headers)
                 owner.adopt(self._output_of[topic], identity, duplicate, message.value(), message.key(), headers)
 
+    def _is_own(self, topic: str, identity: bytes) -> bool:
+        """Whether this flow may come to the record again; two flows may share the topic of dead letters."""
+        if self._inputs is None or self._output_of[topic] != DEAD_LETTERS:
+            return True
+        return identity.rsplit(b"/", 2)[0].decode(errors="replace") in self._inputs
+
+    def epoch_ends(self) -> Offsets:
+        """Called by each slot at an epoch's end: where a resume must read back from that goes back to this moment.
+
+        What is told now must be delivered. That is what was handed over by the end of the epoch before, which had all
+        of this one for it; at the last epoch's end, all.
+
+        Raises:
+            StreamError: A record could not be delivered.
+        """
+        if self._ends is None:
+            self._ends = self.publisher.epoch_ends(final=self.epochs.final)
+        return self._ends
+
     def committed(self, name: str) -> None:
-        """A slot has made its snapshot; the last one of the process makes all state durable."""
+        """A slot has made its snapshot; the last one of the process has all state made durable."""
         self._committed.add(name)
         if len(self._committed) == len(self._own):
             self._committed.clear()
-            self._sync()
+            self._ends = None
+            self._sync.epoch_ends()
             self._run.pulse.epoch_ended()
 
     def close(self) -> None:
         """Called by each slot; the first closes."""
         if not self._closed:
             self._closed = True
+            self._sync.close()
             self.publisher.close()
 
 
@@ -406,11 +448,11 @@ class KafkaSink(FixedPartitionedSink[Sequence[LivePublication], SlotState]):
         self._outputs = outputs
         outputs.open_with(open_slot, self._own, shards)
 
-    def attach(self, entered: Stream[Part], decided: Stream[Part], encode: LiveEncode, epochs: Epochs) -> None:
+    def attach(self, entered: Stream[Part], decided: Stream[Part], encode: LiveEncoder) -> None:
         """Add encoder and slots to the flow, behind its last step; an item to all slots where an epoch begins."""
 
         def begin(parts: list[Part]) -> Iterable[tuple[str, Sequence[LivePublication]]]:
-            return [(name, ()) for name in self.shards] if epochs.take(parts) else ()
+            return [(name, ()) for name in self.shards] if any(part.wake for part in parts) else ()
 
         begun = op.flat_map_batch("epoch_begins", entered, begin)
         encoded = op.flat_map("encode", decided, encode)

@@ -14,13 +14,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypedDict
+from typing import Any, Final, NotRequired, TypedDict
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from flows import stream_api
 from flows.arrivals import Arrivals
-from flows.durable import Epochs
+from flows.epochs import Epochs, OneLate
 from flows.exits import deadly
 from flows.kafka_client import (
     BrokerWatch,
@@ -42,6 +43,8 @@ _IDLE: Final = timedelta(milliseconds=1)
 """Time between looks when nothing has come; longer adds to the latency, shorter to the load of an idle process."""
 _TELL_EVERY_S: Final = 0.5
 _REFRESH_ASK_S: Final = 1.0
+_HELD: Final = 20
+"""Batches that wait to settle at the most. Fewer bound what is read in the time that settling takes; more is memory."""
 _CROWD: Final = 4
 """Batches of one partition that wait while others catch up, before it is paused."""
 
@@ -68,6 +71,7 @@ class SourceState(TypedDict):
     offsets: Offsets
     clock_us: int
     sequence: int
+    paces: NotRequired[dict[str, int]]  # see `LiveIngest`
 
 
 def source_name(number: int) -> str:
@@ -83,10 +87,15 @@ def merged_state(known: Mapping[str, SourceState], begun: Offsets) -> SourceStat
             own = offsets.setdefault(topic, {})
             for partition, offset in found.items():
                 own[partition] = max(offset, own.get(partition, 0))
+    paces: dict[str, int] = {}
+    for state in known.values():
+        for topic, reached_us in state.get("paces", {}).items():
+            paces[topic] = max(reached_us, paces.get(topic, 0))
     return SourceState(
         offsets=offsets,
         clock_us=max((state["clock_us"] for state in known.values()), default=0),
         sequence=max((state["sequence"] for state in known.values()), default=0),
+        paces=paces,
     )
 
 
@@ -101,7 +110,7 @@ class Reader:
             StreamError: A topic cannot be read.
         """
         self.watch = BrokerWatch("inputs", bootstrap, options.hooks)
-        self.arrivals = Arrivals()
+        self.arrivals = Arrivals(settle_s=options.settle_s)
         self.offsets: Offsets = {topic: {} for topic in topics}
         self._options = options
         self._start = start
@@ -181,7 +190,7 @@ class Reader:
         crowd = arrivals.crowded(_CROWD * most)
         if crowd or self._paused:
             self._pause(set(crowd), most)
-        elif arrivals.waiting >= most:
+        elif arrivals.waiting >= (_HELD * most if self._options.settle_s else most):
             return arrivals.take(most)
         for message in self._consumer.consume(most, timeout=0):
             error = message.error()
@@ -250,7 +259,9 @@ class Reader:
 class LivePart(StatefulSourcePartition[Part, SourceState]):
     """This process's inputs, as bytewax polls them."""
 
-    def __init__(self, reader: Reader, ingest: LiveIngest, options: LiveOptions, run: Run, epochs: Epochs) -> None:
+    def __init__(
+        self, reader: stream_api.Reader, ingest: LiveIngest, options: LiveOptions, run: Run, epochs: Epochs
+    ) -> None:
         """Prepare.
 
         Args:
@@ -258,7 +269,7 @@ class LivePart(StatefulSourcePartition[Part, SourceState]):
             ingest: Makes items of messages; keeps the offsets in `reader.offsets`.
             options: Of the flow.
             run: Tells when to stop.
-            epochs: Told of batches by process 0, whose first batch of an epoch begins it for the barriers of all.
+            epochs: Of the process; the first batch of an epoch wakes the shards and outputs of all processes.
         """
         ingest.offsets = reader.offsets
         self._reader = reader
@@ -266,20 +277,22 @@ class LivePart(StatefulSourcePartition[Part, SourceState]):
         self._options = options
         self._run = run
         self._epochs = epochs
-        self._leads = options.number == 0
+        self._alone = options.process is None
+        self._ended_in = -1
         self._batch = 0
         self._idle = False
+        self._next_at: datetime | None = None
         self._told = 0.0
         self._ended_at: float | None = None
+        self._late = OneLate(epochs, self._state())
 
     @deadly
     def next_batch(self) -> Iterable[Part]:
         """Called by bytewax whenever it has room, and after `next_awake`."""
         if self._run.stop.is_set():
-            if self._leads and self._epochs.empty:
-                return self._deliver([])  # an epoch without a batch has no barrier
-            raise StopIteration
+            return self._last()
         started = time.perf_counter()
+        self._next_at = datetime.now(UTC) + self._options.linger if self._options.linger else None
         if self._ended_at is not None:
             self._options.hooks.stalled(started - self._ended_at)
             self._ended_at = None
@@ -299,29 +312,50 @@ class LivePart(StatefulSourcePartition[Part, SourceState]):
                 self._options.hooks.read(self._ingest.contract_of(topic), count)
             self._run.stats.stage("ingest").observe(time.perf_counter() - started, len(events))
             return self._deliver(events)
-        return self._deliver([]) if self._leads and self._epochs.empty else ()
+        return self._deliver([]) if self._epochs.empty else ()
+
+    def _last(self) -> Iterable[Part]:
+        """End, so that what is told at the end is all that was read (flows/epochs.py)."""
+        if self._alone and not self._epochs.empty:
+            self._epochs.final = True
+            raise StopIteration
+        if self._ended_in == self._epochs.number:
+            raise StopIteration
+        self._idle = True
+        if self._epochs.empty:
+            self._ended_in = self._epochs.number
+            return self._deliver([])
+        return ()
 
     def _deliver(self, events: list[InFlight]) -> Iterable[Part]:
-        if self._leads:
-            self._epochs.read(self._batch)
-        part = Part(self._batch, 1, events, [])
+        part = Part(self._batch, 1, events, [], wake=self._epochs.begins())
         self._batch += 1
         return [part]
 
     def next_awake(self) -> datetime | None:
         """Called by bytewax; None: at once."""
-        return datetime.now(UTC) + _IDLE if self._idle else None
+        return datetime.now(UTC) + _IDLE if self._idle else self._next_at
 
     @deadly
     def snapshot(self) -> SourceState:
         """Called by bytewax at the end of an epoch."""
-        if self._leads:
-            self._epochs.end()
         self._reader.commit()
         self._ended_at = time.perf_counter()
+        if self._epochs.empty and not self._alone:
+            # Other processes may have woken everybody, and what all but this one tell would be an epoch ahead of it.
+            message = "bytewax ended an epoch without asking the inputs for a batch"
+            raise RuntimeError(message)
+        told = self._late.again() if self._epochs.empty else self._late.tell(self._state())
+        self._epochs.end()
+        return told
+
+    def _state(self) -> SourceState:
         ingest = self._ingest
         offsets = {topic: dict(found) for topic, found in self._reader.offsets.items()}
-        return SourceState(offsets=offsets, clock_us=ingest.clock_us, sequence=ingest.sequence)
+        state = SourceState(offsets=offsets, clock_us=ingest.clock_us, sequence=ingest.sequence)
+        if ingest.paces is not None:
+            state["paces"] = dict(ingest.paces)
+        return state
 
     def close(self) -> None:
         """Called by bytewax when the flow has ended."""

@@ -22,6 +22,7 @@ from typing import Any, Final, TypedDict
 import orjson
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
+from flows.epochs import BackgroundSync, Epochs, OneLate
 from flows.exits import deadly
 from flows.stats import StageStats
 from schemas.errors import StateError
@@ -112,6 +113,7 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
         committed: int,
         ttl_us: int,
         sync: Callable[[], None] | None,
+        epochs: Epochs,
         *,
         may_overtake: bool = False,
         stats: StageStats | None = None,
@@ -125,6 +127,7 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
             committed: Length of the file at the last commit.
             ttl_us: For how long retries are answered.
             sync: Makes committed state durable, called once a snapshot; None: nothing here is to outlive the process.
+            epochs: Of the process.
             may_overtake: Whether a retry may come before its decision, as it may with several workers; it then waits.
             stats: Where the slot reports to.
 
@@ -134,7 +137,9 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
         self._slot = slot
         self._ledger = ledger
         self._ttl_us = ttl_us
-        self._sync = sync
+        self._state_sync = sync
+        self._sync = BackgroundSync(None if sync is None else self._make_durable, epochs)
+        self._told = OneLate(epochs, SlotSnapshot(offset=committed, version=ledger.version))
         self._may_overtake = may_overtake
         self._stats = stats or StageStats(slot)
         # Retries whose decision has not come yet, by identity; few at any time.
@@ -314,21 +319,24 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
 
     @deadly
     def snapshot(self) -> SlotSnapshot:
-        """Called by bytewax at the end of an epoch, after all steps: what was published becomes durable."""
+        """Called by bytewax at the end of an epoch, after all steps; what is told is durable (flows/epochs.py)."""
         started = time.perf_counter()
         self._flush()
         self._sweep()
         self._keep_adopted()
         version = self._ledger.commit()
         self._written = 0
-        if self._sync is not None:
-            try:
-                os.fsync(self._file)
-            except OSError as error:
-                raise self._unwritable(error) from error
-            self._sync()
+        self._sync.epoch_ends()
         self._stats.observe_snapshot(time.perf_counter() - started)
-        return SlotSnapshot(offset=self._end, version=version)
+        return self._told.tell(SlotSnapshot(offset=self._end, version=version))
+
+    def _make_durable(self) -> None:
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        if self._state_sync is not None:
+            self._state_sync()
 
     def _keep_adopted(self) -> None:
         """Let the ledger know what the flow has not come to again: the offset of this snapshot lies behind it."""
@@ -368,6 +376,7 @@ class FileSlot(StatefulSinkPartition[Sequence[Publication], SlotSnapshot]):
         except StateError as error:
             sys.stderr.write(f"weir: {error}\n")
         finally:
+            self._sync.close()
             os.close(self._file)
 
 

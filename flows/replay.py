@@ -21,7 +21,8 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 
 from flows.control import ControlServer
 from flows.decide import PUBLISH, build, slot_path
-from flows.durable import Barrier, Epochs
+from flows.durable import Barrier
+from flows.epochs import Epochs
 from flows.exits import at_death, deadly
 from flows.files import EventFile, find_events
 from flows.ingest import STREAMS, ingest
@@ -137,6 +138,7 @@ def _execute(
     enricher = profile.enricher()
     outcomes = "outcomes" in files
     in_order = options.process is None
+    epochs = Epochs()
     remembered_us = profile.seen_config(outcomes=outcomes).keep_us
 
     def open_merge(state: MergeState | None) -> Merge:
@@ -160,7 +162,9 @@ def _execute(
         path = slot_path(options.out, slot)
         committed = resumed["offset"] if resumed else 0
         told = run.stats.stage(PUBLISH)
-        return FileSlot(slot, path, ledger, committed, remembered_us, sync, may_overtake=not in_order, stats=told)
+        return FileSlot(
+            slot, path, ledger, committed, remembered_us, sync, epochs, may_overtake=not in_order, stats=told
+        )
 
     number, addresses = options.process or (None, None)
     sync = home.sync if options.state is not None else None
@@ -169,7 +173,6 @@ def _execute(
     if options.state is not None and worker_of(shards[0], len(addresses or (None,))) == (number or 0):
         # Before the flow starts: from then on the recovery store and the output are no longer what was found.
         adopted = adopted_decisions(options.state, slot_path(options.out, DECISIONS))
-    epochs = Epochs()
     barrier = Barrier(shards, number or 0, len(addresses or (None,)), sync, run.pulse, epochs)
     flow = build(
         EventsSource(open_merge, options.batch, run, epochs, options.rate, linger=not in_order),
@@ -180,6 +183,7 @@ def _execute(
         open_slot,
         shards,
         run.stats,
+        epochs,
         in_order=in_order,
         barrier=barrier,
     )

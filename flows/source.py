@@ -10,7 +10,7 @@ from typing import Final
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
-from flows.durable import Epochs
+from flows.epochs import Epochs, OneLate
 from flows.exits import deadly
 from flows.merge import Merge, MergeState
 from flows.stage import Part
@@ -60,6 +60,9 @@ class _EventsPartition(StatefulSourcePartition[Part, MergeState]):
         self._rate = rate
         self._due: datetime | None = None
         self._batch = 0
+        self._told = OneLate(epochs, merge.state())
+        self._alone = not linger
+        self._ended_in = -1
 
     @deadly
     def next_batch(self) -> Iterable[Part]:
@@ -85,23 +88,33 @@ class _EventsPartition(StatefulSourcePartition[Part, MergeState]):
     def _linger_on(self) -> Iterable[Part]:
         """Begin one more epoch, in which the labels are told that wait for the one under way to end."""
         if not self._epochs.empty:
-            self._run.pulse.beat("waiting for the last epoch to end")
-            self._due = datetime.now(UTC) + _LINGER
-            return []
+            return self._wait()
         self._linger = False
         tick = self._merge.repeated_tick()
         return self._last() if tick is None else self._deliver([tick])
 
     def _last(self) -> Iterable[Part]:
-        """End the flow; not in an epoch without a batch, whose snapshots no barrier would see (flows/durable.py)."""
+        """End the flow, so that what is told at the end is all that was read (flows/epochs.py)."""
         self._run.stats.times.mark("all_read")
+        if self._alone:
+            if self._epochs.empty:
+                return self._deliver([])
+            self._epochs.final = True
+            raise StopIteration
+        if self._ended_in == self._epochs.number:
+            raise StopIteration
         if self._epochs.empty:
+            self._ended_in = self._epochs.number
             return self._deliver([])
-        raise StopIteration
+        return self._wait()
+
+    def _wait(self) -> Iterable[Part]:
+        self._run.pulse.beat("waiting for the last epoch to end")
+        self._due = datetime.now(UTC) + _LINGER
+        return []
 
     def _deliver(self, events: list[InFlight]) -> Iterable[Part]:
-        self._epochs.read(self._batch)
-        part = Part(self._batch, 1, events, [])
+        part = Part(self._batch, 1, events, [], wake=self._epochs.begins())
         self._batch += 1
         if self._rate is not None:
             # From when the batch was due, not from now: a stall is caught up with, as a live stream's would be.
@@ -114,9 +127,11 @@ class _EventsPartition(StatefulSourcePartition[Part, MergeState]):
 
     def snapshot(self) -> MergeState:
         """Called by bytewax at the end of an epoch."""
-        self._epochs.end()
         self._run.stats.stalls.epoch_ends(time.perf_counter())
-        return self._merge.state()
+        # Nobody was woken where nothing was due for a whole epoch: all tell what they told before.
+        told = self._told.again() if self._epochs.empty else self._told.tell(self._merge.state())
+        self._epochs.end()
+        return told
 
 
 class EventsSource(FixedPartitionedSource[Part, MergeState]):

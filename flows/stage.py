@@ -21,6 +21,7 @@ import bytewax.operators as op
 from bytewax.dataflow import Stream
 from bytewax.operators import KeyedStream, StatefulBatchLogic
 
+from flows.epochs import Epochs, OneLate
 from flows.exits import deadly
 from flows.stats import StageStats
 from operators.inflight import InFlight
@@ -42,15 +43,20 @@ class Part:
         parts: How many parts the batch was cut into for this step.
         work: Events for the step, in order of arrival.
         skip: Events that only ride along.
+        wake: Every shard of the steps to come is to get a part, so that it makes a snapshot at this epoch's end
+            (flows/durable.py); of the parts of one batch one says so.
     """
 
-    __slots__ = ("batch", "parts", "skip", "work")
+    __slots__ = ("batch", "parts", "skip", "wake", "work")
 
-    def __init__(self, batch: int, parts: int, work: list[InFlight], skip: list[InFlight]) -> None:
+    def __init__(
+        self, batch: int, parts: int, work: list[InFlight], skip: list[InFlight], *, wake: bool = False
+    ) -> None:
         self.batch = batch
         self.parts = parts
         self.work = work
         self.skip = skip
+        self.wake = wake
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +105,7 @@ class Router:
 
     def _pass_on(self, part: Part) -> list[tuple[str, Part]]:
         if not self._in_order:
-            return self._cut(part.batch, part.work + part.skip if part.skip else part.work)
+            return self._cut(part.batch, part.work + part.skip if part.skip else part.work, wake=part.wake)
         waiting = self._waiting
         waiting.setdefault(part.batch, []).append(part)
         out: list[tuple[str, Part]] = []
@@ -108,11 +114,11 @@ class Router:
             events = [event for one in parts for events in (one.work, one.skip) for event in events]
             if len(parts) > 1 or parts[0].skip:
                 events.sort(key=_order)
-            out.extend(self._cut(self._next_batch, events))
+            out.extend(self._cut(self._next_batch, events, wake=any(one.wake for one in parts)))
             self._next_batch += 1
         return out
 
-    def _cut(self, batch: int, events: list[InFlight]) -> list[tuple[str, Part]]:
+    def _cut(self, batch: int, events: list[InFlight], *, wake: bool) -> list[tuple[str, Part]]:
         route = self._route
         by_shard: dict[int, list[InFlight]] = {}
         skip: list[InFlight] = []
@@ -130,11 +136,16 @@ class Router:
                 for index in range(len(self._shards)):
                     by_shard.setdefault(index, []).append(event)
         riding = self._riding(skip, next(iter(by_shard), 0)) if skip or not by_shard else {}
-        indexes = by_shard.keys() | riding.keys() if riding else by_shard.keys()
-        return [
-            (self._shards[index], Part(batch, len(indexes), by_shard.get(index, []), riding.get(index, [])))
+        indexes: Iterable[int] = by_shard.keys() | riding.keys() if riding else by_shard.keys()
+        if wake:
+            indexes = range(len(self._shards))
+        parts = len(list(indexes))
+        out = [
+            (self._shards[index], Part(batch, parts, by_shard.get(index, []), riding.get(index, [])))
             for index in indexes
         ]
+        out[0][1].wake = wake  # of one only: the next router wakes all of its own
+        return out
 
     def _riding(self, skip: list[InFlight], first: int) -> dict[int, list[InFlight]]:
         """With which shard's part each event rides that the step does not want.
@@ -159,7 +170,10 @@ def _order(event: InFlight) -> tuple[int, ...]:
 class ShardLogic(StatefulBatchLogic[Part, Part, ShardSnapshot]):
     """One step over one shard, as bytewax calls it."""
 
-    def __init__(self, stage: Stage, open_store: OpenStore, stats: StageStats, resumed: ShardSnapshot | None) -> None:
+    def __init__(
+        self, stage: Stage, open_store: OpenStore, stats: StageStats, epochs: Epochs, resumed: ShardSnapshot | None
+    ) -> None:
+        self._told = OneLate(epochs, resumed["version"] if resumed is not None else 0)
         self._step = stage.step
         self._open = open_store
         self._stats = stats
@@ -188,20 +202,27 @@ class ShardLogic(StatefulBatchLogic[Part, Part, ShardSnapshot]):
 
     @deadly
     def snapshot(self) -> ShardSnapshot:
-        """Called by bytewax at the end of an epoch in which the shard was awake: a snapshot is a version."""
+        """Called by bytewax at the end of an epoch, all shards being woken in each: a snapshot is a version."""
         store = self._store
         if store is None:
             message = f"step {self._step.name}: bytewax asks for a snapshot of a shard that never had a batch"
             raise RuntimeError(message)
         started = time.perf_counter()
         self._step.on_snapshot(store)
-        version = store.commit()
+        version = self._told.tell(store.commit())
         self._stats.observe_snapshot(time.perf_counter() - started)
         return ShardSnapshot(shard=store.shard, version=version)
 
 
 def run_stage(
-    parts: Stream[Part], stage: Stage, open_store: OpenStore, stats: StageStats, routing: StageStats, *, in_order: bool
+    parts: Stream[Part],
+    stage: Stage,
+    open_store: OpenStore,
+    stats: StageStats,
+    routing: StageStats,
+    epochs: Epochs,
+    *,
+    in_order: bool,
 ) -> Stream[Part]:
     """Add router and step to the flow; returns the stream of parts that the step puts out."""
     name = stage.step.name
@@ -209,7 +230,7 @@ def run_stage(
     routed = op.flat_map(f"{name}_route", parts, router)
     # The builder of stateful_batch is told the resume state only, so the shard's name rides in the value.
     keyed: KeyedStream[Any] = op.map(f"{name}_key", routed, _with_name)
-    done = op.stateful_batch(name, keyed, lambda resumed: ShardLogic(stage, open_store, stats, resumed))
+    done = op.stateful_batch(name, keyed, lambda resumed: ShardLogic(stage, open_store, stats, epochs, resumed))
     return op.map(f"{name}_unkey", done, _without_key)
 
 

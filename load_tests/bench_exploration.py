@@ -3,10 +3,10 @@
     python -m load_tests.bench_exploration [--payments 60000] [--seeds 5]
 
 Generated traffic with the truth known is replayed three times a seed through the default features and a linear model
-(without fraud rates: they count every label, also those of declined payments), with a policy that declines by the score
-alone:
+without fraud rates (they count every label, also those of declined payments). The default policy declines much of
+the fraud by rule before anybody could learn from it:
 
-- all labels: every payment is let through, so every label is seen; what a bank cannot have;
+- all labels: no policy, every payment is let through, so every label is seen; what a bank cannot have;
 - exploration: declines teach nothing but for the share that is let through, weighted by inverse propensity;
 - no exploration: declines teach nothing.
 
@@ -39,11 +39,6 @@ from schemas.validate import Limits
 
 CARDS: Final = Path(__file__).resolve().parents[1] / "deploy" / "profiles" / "cards"
 ARMS: Final = ("all labels", "exploration", "no exploration")
-POLICY: Final = """
-id = "score-only"
-version = "1"
-thresholds = {{ challenge = {decline}, review = {decline}, decline = {decline} }}
-"""
 LEARNING: Final = """
 tick = "1h"
 maturity = "14d"
@@ -105,13 +100,13 @@ class Arm:
     genuine_eur: float
 
 
-def write_arm(folder: Path, arm: str, decline: float, share: float) -> Path:
+def write_arm(folder: Path, arm: str, share: float) -> Path:
     """The profile of one arm."""
     folder.mkdir(parents=True)
     for path in CARDS.iterdir():
         if path.name not in {"policy.toml", "learning.toml"}:
             (folder / path.name).symlink_to(path)
-    (folder / "policy.toml").write_text(_NO_POLICY if arm == "all labels" else POLICY.format(decline=decline))
+    (folder / "policy.toml").write_text(_NO_POLICY if arm == "all labels" else (CARDS / "policy.toml").read_text())
     learning = LEARNING
     head, _, rest = learning.partition("[model]")
     if arm == "no exploration":
@@ -120,7 +115,7 @@ def write_arm(folder: Path, arm: str, decline: float, share: float) -> Path:
     if arm == "exploration":
         learning += (
             f'\n[exploration]\nshare = {share}\nsalt = "bench"\ndeclined_to = "approve"\n'
-            "largest_amount = 2000\ndaily_budget = 5000\n"
+            "largest_amount = 2000\ndaily_budget = 5000\nlargest_weight = 50\n"
         )
     (folder / "learning.toml").write_text(learning)
     return folder
@@ -184,7 +179,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--days", type=int, default=90)
     parser.add_argument("--fraud-share", type=float, default=0.02)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--decline", type=float, default=0.3, help="score from which a payment is declined")
     parser.add_argument("--share", type=float, default=0.1, help="of the declines that is let through")
     given = parser.parse_args(arguments)
     found: dict[str, list[Arm]] = {arm: [] for arm in ARMS}
@@ -197,7 +191,7 @@ def main(arguments: list[str] | None = None) -> int:
             generate(params, folder / "events")
             for arm in ARMS:
                 name = arm.replace(" ", "-")
-                profile = write_arm(folder / name, arm, given.decline, given.share)
+                profile = write_arm(folder / name, arm, given.share)
                 run_arm(profile, folder / "events", folder / f"{name}-out", params.end_us)
                 one = measure(folder / "events", folder / f"{name}-out", since_us)
                 found[arm].append(one)

@@ -103,9 +103,9 @@ def test_a_property_that_librdkafka_does_not_know_is_refused(tmp_path: Path) -> 
 
 def test_a_state_folder_of_another_number_of_shards_is_refused(config: Config) -> None:
     config.state.folder.mkdir()
-    (config.state.folder / "manifest.json").write_text('{"shards": 8}')
+    (config.state.folder / "manifest.json").write_text('{"shards": 4}')
     (problem,) = check_config(config, None).problems
-    assert "state.shards is 32; expected 8, with which" in problem
+    assert "state.shards is 8; expected 4, with which" in problem
 
 
 def test_a_profile_that_is_refused_is_told_with_all_else(config: Config) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.epochs import Epochs
 from flows.publish import (
     DAY_US,
     DEAD_LETTERS,
@@ -35,9 +36,16 @@ def _retry(name: str, days: int = 0) -> Publication:
     return Publication(name.encode(), b"", SEEN_US + days * DAY_US)
 
 
+def _last_epoch() -> Epochs:
+    """One at whose end is told what stands there, and not what stood an epoch before."""
+    epochs = Epochs()
+    epochs.final = True
+    return epochs
+
+
 def _slot(path: Path, home: DictHome, snapshot: SlotSnapshot | None = None, slot: str = DECISIONS) -> FileSlot:
     ledger = home.open("slot", "ledger", snapshot["version"] if snapshot else None)
-    return FileSlot(slot, path, ledger, snapshot["offset"] if snapshot else 0, 7 * DAY_US, lambda: None)
+    return FileSlot(slot, path, ledger, snapshot["offset"] if snapshot else 0, 7 * DAY_US, lambda: None, _last_epoch())
 
 
 def _lines(path: Path) -> list[dict[str, object]]:
@@ -60,6 +68,30 @@ def test_records_behind_the_commit_are_adopted_and_recomputed_ones_dropped(tmp_p
         ("c", "first", False),
         ("b", "published", True),
         ("a", "first", True),
+    ]
+
+
+def test_offset_and_version_told_are_those_of_the_epoch_before_and_what_came_since_is_adopted(tmp_path: Path) -> None:
+    path, home = tmp_path / "decisions.jsonl", DictHome()
+    synced: list[int] = []
+    slot = FileSlot(
+        DECISIONS, path, home.open("slot", "ledger", None), 0, 7 * DAY_US, lambda: synced.append(1), Epochs()
+    )
+    slot.write_batch([[_decision("a")]])
+    assert slot.snapshot() == SlotSnapshot(offset=0, version=0)
+    length = path.stat().st_size
+    slot.write_batch([[_decision("b", "published")]])
+    told = slot.snapshot()
+    assert told == SlotSnapshot(offset=length, version=1)
+    slot.close()
+    assert len(synced) == 2
+    resumed = _slot(path, home, told)
+    resumed.write_batch([[_decision("b", "recomputed"), _retry("a"), _retry("b")]])
+    assert [(line["note"], line["duplicate"]) for line in _lines(path)] == [
+        ("first", False),
+        ("published", False),
+        ("first", True),
+        ("published", True),
     ]
 
 
@@ -186,11 +218,22 @@ def test_labelled_outcomes_are_told_alike_when_computed_and_when_read_back(tmp_p
 
 def test_a_retry_that_overtook_its_decision_is_answered_once_that_is_published(tmp_path: Path) -> None:
     path, home = tmp_path / "decisions.jsonl", DictHome()
-    slot = FileSlot(DECISIONS, path, home.open("slot", "ledger", None), 0, 7 * DAY_US, lambda: None, may_overtake=True)
+    slot = FileSlot(
+        DECISIONS,
+        path,
+        home.open("slot", "ledger", None),
+        0,
+        7 * DAY_US,
+        lambda: None,
+        _last_epoch(),
+        may_overtake=True,
+    )
     slot.write_batch([[_retry("a"), _retry("a")]])
     snapshot = slot.snapshot()
     ledger = home.open("slot", "ledger", snapshot["version"])
-    resumed = FileSlot(DECISIONS, path, ledger, snapshot["offset"], 7 * DAY_US, lambda: None, may_overtake=True)
+    resumed = FileSlot(
+        DECISIONS, path, ledger, snapshot["offset"], 7 * DAY_US, lambda: None, _last_epoch(), may_overtake=True
+    )
     resumed.write_batch([[_decision("a")]])
     resumed.write_batch([[_decision("b"), _retry("a")]])
     assert [(line["transaction_id"], line["duplicate"]) for line in _lines(path)] == [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from flows.durable import Epochs
+from flows.epochs import Epochs
 from flows.merge import Merge
 from flows.source import FIRST_BATCH, EventsSource, Run
 from operators.inflight import PAYMENT, InFlight

@@ -7,6 +7,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flows.epochs import Epochs
 from flows.stage import EVERY, PASS, Part, Router, ShardLogic, Stage
 from flows.stats import StageStats
 from operators.inflight import PAYMENT, InFlight
@@ -120,6 +121,42 @@ def test_without_order_what_is_told_of_one_payment_rides_with_one_shard() -> Non
     assert len(set.union(*ways.values())) > 1
 
 
+def _last_epoch() -> Epochs:
+    """One at whose end is told what stands there, and not what stood an epoch before."""
+    epochs = Epochs()
+    epochs.final = True
+    return epochs
+
+
+def test_the_part_that_wakes_reaches_every_shard_of_every_step_once() -> None:
+    shards = ("a", "b", "c")
+    first = Router(Stage(_stage({}).step, lambda _: 1, shards), in_order=False, stats=StageStats("route"))
+    second = Router(Stage(_stage({}).step, lambda _: 0, shards), in_order=True, stats=StageStats("route"))
+    woken = list(first(Part(0, 1, [_event(0)], [], wake=True)))
+    assert sorted(shard for shard, _ in woken) == ["a", "b", "c"]
+    assert sum(part.wake for _, part in woken) == 1
+    assert [event.order for _, part in woken for event in part.work] == [(0,)]
+    again = [one for _, part in woken for one in second(part)]
+    assert sorted(shard for shard, _ in again) == ["a", "b", "c"]
+    assert sum(part.wake for _, part in again) == 1
+    assert [shard for shard, part in again if part.work] == ["a"]
+
+
+def test_what_is_told_at_an_epochs_end_is_the_version_of_the_epoch_before() -> None:
+    home = DictHome()
+    epochs = Epochs()
+    logic = ShardLogic(
+        _stage({}), lambda _shard, _step, version: home.open("a", "record", version), StageStats("r"), epochs, None
+    )
+    told = []
+    for number in range(3):
+        logic.on_batch([("a", Part(number, 1, [_event(number)], []))])
+        told.append(logic.snapshot()["version"])
+    assert told == [0, 1, 2]
+    epochs.final = True
+    assert logic.snapshot()["version"] == 4
+
+
 def test_a_snapshot_is_a_version_and_resuming_at_it_is_exact() -> None:
     stage = _stage({})
     home = DictHome()
@@ -130,11 +167,11 @@ def test_a_snapshot_is_a_version_and_resuming_at_it_is_exact() -> None:
         opened.append(version)
         return home.open(shard, step, version)
 
-    logic = ShardLogic(stage, open_store, StageStats("record"), None)
+    logic = ShardLogic(stage, open_store, StageStats("record"), _last_epoch(), None)
     logic.on_batch([("a", Part(0, 1, [_event(0)], []))])
     snapshot = logic.snapshot()
     logic.on_batch([("a", Part(1, 1, [_event(1)], []))])
-    again = ShardLogic(stage, open_store, StageStats("record"), snapshot)
+    again = ShardLogic(stage, open_store, StageStats("record"), _last_epoch(), snapshot)
     assert opened == [None, snapshot["version"]]
     again.on_batch([("a", Part(0, 1, [_event(2)], []))])
     store = home.open("a", "record", again.snapshot()["version"])
