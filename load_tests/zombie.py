@@ -8,7 +8,8 @@ one goes on (SIGCONT) beside it. A plain consumer counts. With --transactional t
 end with exit code 2, and nothing may be twice or contradicted (exit code 0 here). Without, both decide, and the
 figures say what that costs (docs/adr/0015): a start elsewhere must know the old host to be down. A process that was
 stopped for longer than `no_progress_after` (30 s by default) is ended by its own watchdog as it wakes, in either mode;
-here that is ten minutes, to see what happens before. On one host, on one folder, no second start is let in (`make chaos-live`, the fault "stop").
+here that is ten minutes, to see what happens before. On one host, on one folder, no second start is let in (`make
+chaos-live`, the fault "stop").
 """
 
 from __future__ import annotations
