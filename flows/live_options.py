@@ -21,9 +21,12 @@ TRANSACTIONS: Final = "transactions"
 LABELLED_OUTCOMES: Final = "labelled_outcomes"
 INPUTS: Final = (TRANSACTIONS, "device_events", "identity_events", LABELLED_OUTCOMES)
 OUTPUTS: Final = ("decisions", "dead_letters")
-CONTRACT_OF: Final = dict(
-    zip(INPUTS, ("transaction", "device_event", "identity_event", "labelled_outcome"), strict=True)
-)
+OUTCOMES: Final = "outcomes"
+CONTRACT_OF: Final = {
+    **dict(zip(INPUTS, ("transaction", "device_event", "identity_event", "labelled_outcome"), strict=True)),
+    "decisions": "decision",
+    OUTCOMES: "outcome",
+}
 """Contract by input stream."""
 EARLIEST: Final = "earliest"
 LATEST: Final = "latest"
@@ -31,6 +34,27 @@ TRACEPARENT: Final = "traceparent"
 
 Start = str | int
 """EARLIEST, LATEST, or microseconds since 1970: the first record appended then or later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """Which streams a flow reads and writes.
+
+    Attributes:
+        inputs: All that it may read.
+        needed: Those that it must.
+        outputs: All that it may write.
+        optional: Those of them that it may do without.
+    """
+
+    inputs: tuple[str, ...]
+    needed: tuple[str, ...]
+    outputs: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+
+
+DECIDES: Final = Sides(INPUTS, (TRANSACTIONS,), OUTPUTS)
+"""`weir decide`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +85,9 @@ class LiveOptions:
         process: (this process's number, addresses of all) in a cluster, None alone.
         refresh_s: Time between looks for new partitions and the outputs' ends.
         hooks: Told what source and sink do.
+        sides: Which streams the flow has.
+        settle_s: Records are held for so long behind their append, and then delivered in the order of it, whichever
+            partition they come from; 0: as they come.
     """
 
     state: Path
@@ -86,6 +113,8 @@ class LiveOptions:
     process: tuple[int, tuple[str, ...]] | None = None
     refresh_s: float = 10.0
     hooks: LiveHooks = field(default_factory=NoHooks)
+    sides: Sides = DECIDES
+    settle_s: float = 0.0
 
     @property
     def number(self) -> int:
@@ -107,8 +136,10 @@ class LiveOptions:
         Raises:
             ConfigError: A URL is wrong, one is missing, nobody knows the name, or two share a topic.
         """
-        inputs = _parsed("input", self.inputs, INPUTS, (TRANSACTIONS,))
-        outputs = _parsed("output", self.outputs, OUTPUTS, OUTPUTS)
+        sides = self.sides
+        inputs = _parsed("input", self.inputs, sides.inputs, sides.needed)
+        needed = tuple(name for name in sides.outputs if name not in sides.optional)
+        outputs = _parsed("output", self.outputs, sides.outputs, needed)
         taken: dict[Stream, str] = {}
         for name, stream in (*inputs.items(), *outputs.items()):
             if stream in taken:

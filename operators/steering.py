@@ -39,6 +39,9 @@ _ALERTS: Final = "alerts"
 RestoreModel = Callable[[bytes | None], Model]
 """The model from its bytes, or a new one."""
 
+ModelSource = Callable[[], tuple[Model | None, str | None]]
+"""The model that decides now, and its artefact's sha256; asked once a batch and shard."""
+
 
 class Steering:
     """Keeps them; one object serves all shards, and what is of a shard lives in its store's memo."""
@@ -50,6 +53,7 @@ class Steering:
         challengers: Mapping[str, RestoreModel] | None = None,
         features: FeatureSet | None = None,
         parts: int = 1,
+        models: ModelSource | None = None,
     ) -> None:
         """Prepare.
 
@@ -59,7 +63,9 @@ class Steering:
             challengers: Makes the others, by id.
             features: Of the profile; needed where drift is watched.
             parts: Shards that decide apart: each explores its even part of the budget.
+            models: Gives the model that decides; it is not taught here, and no drift is watched.
         """
+        self._models = models
         self._loop = loop or LoopConfig()
         self._restore = restore_model
         self._challengers = dict(challengers or {})
@@ -72,6 +78,8 @@ class Steering:
 
     def roster(self, store: StepStore) -> Roster | None:
         """The models at hand, read once a store; None when none is declared."""
+        if self._models is not None:
+            return self._announced(store, self._models)
         if self._restore is None:
             return None
         roster: Roster | None = store.memo.get("roster")
@@ -175,6 +183,16 @@ class Steering:
         if writes:
             store.put_many(writes)
 
+    def _announced(self, store: StepStore, models: ModelSource) -> Roster | None:
+        model, sha256 = models()
+        if model is None:
+            return None
+        served: tuple[Model, Roster] | None = store.memo.get("served")
+        if served is None or served[0] is not model:
+            served = store.memo["served"] = (model, Roster([model]))
+            store.memo["started"] = {model.id: sha256}
+        return served[1]
+
     def _open(self, store: StepStore, restore: RestoreModel) -> Roster:
         names = list(self._challengers)
         keys = [_MODEL_KEY, _START_KEY, _ROLES_KEY]
@@ -202,7 +220,7 @@ class Steering:
 
     def _watch(self, store: StepStore) -> DriftWatch | None:
         config, features = self._loop.drift, self._features
-        if config is None or features is None:
+        if config is None or features is None or self._models is not None:
             return None
         watch: DriftWatch | None = store.memo.get("watch")
         if watch is None:
