@@ -144,7 +144,9 @@ class LearnGraph:
         parts = entered = op.input("events", flow, source)
         for stage in (
             Stage(join, _by_transaction(len(shards)), shards),
-            Stage(Learn(profile.features, restore, every_us, learn.learned), _to_one, shards[:1]),
+            Stage(
+                Learn(profile.features, restore, every_us, learn.learned, profile.learning.loop), _to_one, shards[:1]
+            ),
         ):
             own, routing = self._stats.stage(stage.step.name), self._stats.stage(ROUTE)
             parts = run_stage(parts, stage, open_store, own, routing, epochs, in_order=True)

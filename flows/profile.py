@@ -73,8 +73,8 @@ class Profile:
         now_us: Callable[[], int] | None = None,
         deadlines: bool = True,
         maps_features: bool = True,
-        parts: int = 1,
         models: ModelSource | None = None,
+        parts: int = 1,
     ) -> Decide:
         """The last step; without order of arrival a label may overtake its payment.
 
@@ -85,8 +85,8 @@ class Profile:
             now_us: A live flow's clock; None in a replay.
             deadlines: Whether the policy's deadline counts; without, it is as if the policy had none.
             maps_features: Whether records tell features by name, in JSON; else as the contract has them.
-            parts: Shards that decide apart.
             models: Gives the model that decides; None: the step's own.
+            parts: Shards that decide apart.
         """
         learning = self.learning
         restore: Callable[[bytes | None], Model] | None = None

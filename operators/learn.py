@@ -24,9 +24,11 @@ from typing import Any, Final
 
 import msgspec
 
+from operators.exploration import label_weight
 from operators.feature_change import note_features
 from operators.features import FeatureSet
 from operators.inflight import LABEL, RELEASE, TICK, InFlight, Value
+from operators.loop_config import LoopConfig
 from operators.model import Model
 from schemas.events import Label
 from state.api import StepStore
@@ -54,7 +56,7 @@ class LearnLedger(msgspec.Struct, array_like=True, gc=False):
         genuine: Genuine labels learned.
         frauds: Fraud labels learned.
         corrections: Of both, those that took an earlier label back.
-        passed: Labels of another feature set, not learned.
+        passed: Labels not learned: of another feature set, or of what was declined where that teaches nothing.
         version: Of the release before.
         sha256: Likewise.
     """
@@ -122,6 +124,7 @@ class Learn:
         restore_model: Callable[[bytes | None], Model] | None,
         release_every_us: int | None,
         learned: TellLearned | None = None,
+        loop: LoopConfig | None = None,
     ) -> None:
         """Make the step.
 
@@ -130,7 +133,9 @@ class Learn:
             restore_model: Makes the model; None: labels only pass through.
             release_every_us: Between releases at the least; None: none is made.
             learned: Told of each label learned.
+            loop: What is explored, and whether declined payments teach anything.
         """
+        self._loop = loop or LoopConfig()
         self._features = feature_set
         self._restore_model = restore_model
         self._every_us = release_every_us
@@ -185,13 +190,15 @@ class Learn:
     ) -> None:
         store.memo["changed"] = True
         values = item.known
-        if not values:
+        detail: Any = item.detail
+        loop = self._loop
+        weight = label.weight * label_weight(detail, loop.exploration, withheld=loop.withhold_declined)
+        if not values or weight <= 0.0:
             ledger.passed += 1
             return
         before = model.score_one(values)
-        model.learn_one(values, label.fraud, label.weight)
-        detail: Any = item.detail
-        latest.append((detail["score"], before, label.fraud, label.weight))
+        model.learn_one(values, label.fraud, weight)
+        latest.append((detail["score"], before, label.fraud, weight))
         if len(latest) > MOST_LATEST + MOST_LATEST // 10:
             del latest[: len(latest) - MOST_LATEST]
         decided_us = detail["decided_at"]

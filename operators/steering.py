@@ -39,8 +39,9 @@ _ALERTS: Final = "alerts"
 RestoreModel = Callable[[bytes | None], Model]
 """The model from its bytes, or a new one."""
 
+
 ModelSource = Callable[[], tuple[Model | None, str | None]]
-"""The model that decides now, and its artefact's sha256; asked once a batch and shard."""
+"""The announced champion and its artefact's sha256; asked once a batch and shard, so that a batch has one model."""
 
 
 class Steering:
@@ -53,7 +54,7 @@ class Steering:
         challengers: Mapping[str, RestoreModel] | None = None,
         features: FeatureSet | None = None,
         parts: int = 1,
-        models: ModelSource | None = None,
+        source: ModelSource | None = None,
     ) -> None:
         """Prepare.
 
@@ -63,9 +64,9 @@ class Steering:
             challengers: Makes the others, by id.
             features: Of the profile; needed where drift is watched.
             parts: Shards that decide apart: each explores its even part of the budget.
-            models: Gives the model that decides; it is not taught here, and no drift is watched.
+            source: Gives the champion in place of those declared; nothing is learned and no drift watched here then.
         """
-        self._models = models
+        self._source = source
         self._loop = loop or LoopConfig()
         self._restore = restore_model
         self._challengers = dict(challengers or {})
@@ -78,8 +79,15 @@ class Steering:
 
     def roster(self, store: StepStore) -> Roster | None:
         """The models at hand, read once a store; None when none is declared."""
-        if self._models is not None:
-            return self._announced(store, self._models)
+        if self._source is not None:
+            model, sha256 = self._source()
+            if store.memo.get("announced") is not model:
+                store.memo["announced"] = model
+                store.memo["roster"] = None if model is None else Roster([model])
+            if model is not None:
+                store.memo["started"] = {model.id: sha256}
+            announced: Roster | None = store.memo.get("roster")
+            return announced
         if self._restore is None:
             return None
         roster: Roster | None = store.memo.get("roster")
@@ -183,16 +191,6 @@ class Steering:
         if writes:
             store.put_many(writes)
 
-    def _announced(self, store: StepStore, models: ModelSource) -> Roster | None:
-        model, sha256 = models()
-        if model is None:
-            return None
-        served: tuple[Model, Roster] | None = store.memo.get("served")
-        if served is None or served[0] is not model:
-            served = store.memo["served"] = (model, Roster([model]))
-            store.memo["started"] = {model.id: sha256}
-        return served[1]
-
     def _open(self, store: StepStore, restore: RestoreModel) -> Roster:
         names = list(self._challengers)
         keys = [_MODEL_KEY, _START_KEY, _ROLES_KEY]
@@ -220,7 +218,7 @@ class Steering:
 
     def _watch(self, store: StepStore) -> DriftWatch | None:
         config, features = self._loop.drift, self._features
-        if config is None or features is None or self._models is not None:
+        if config is None or features is None or self._source is not None:
             return None
         watch: DriftWatch | None = store.memo.get("watch")
         if watch is None:
