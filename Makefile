@@ -1,5 +1,6 @@
-# make setup | demo | test | lint | bench | bench-state | live | chaos | chaos-live | lock; each sets up .venv first and needs nothing but Python 3.11 or 3.12.
-.PHONY: setup demo test lint bench bench-quality bench-state live chaos chaos-live image-check lock format
+# make setup | demo | test | lint | bench | bench-quality | bench-state | live | chaos | chaos-live | chaos-kinesis | bench-kinesis | lock;
+# each sets up .venv first and needs nothing but Python 3.11 or 3.12.
+.PHONY: setup demo test lint bench bench-quality bench-state live chaos chaos-live chaos-kinesis bench-kinesis image-check lock format
 
 setup:
 	@./deploy/setup.sh
@@ -52,6 +53,13 @@ chaos-live: setup
 # The image without a container engine: the Dockerfile's steps in a plain directory, then what compose runs, over a Kafka.
 image-check: setup
 	.venv/bin/python -m load_tests.image --out image-out
+# The same over a stand-in for Kinesis, with streams split and merged at the moment of a kill; needs Node.
+chaos-kinesis: setup
+	.venv/bin/python -m load_tests.chaos_kinesis --out chaos-kinesis-out --kills $(KILLS) $(if $(SEED),--seed $(SEED))
+
+# Throughput a shard and latency over that stand-in.
+bench-kinesis: setup
+	.venv/bin/python -m load_tests.bench_kinesis --out bench-out/kinesis
 
 # Exact versions with hashes of everything, for both Python versions; and of what the image is made of.
 lock: setup

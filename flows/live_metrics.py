@@ -112,6 +112,10 @@ class LiveMetrics:
         if event_time_us is not None:
             self.event_times_us[where] = event_time_us
 
+    def behind(self, topic: str, partition: int, seconds: float) -> None:
+        """How far a shard of Kinesis is behind its tip in time of arrival."""
+        self._set(metrics.LAG_ARRIVAL, (topic, str(partition)), seconds)
+
     def assigned(self, topic: str, partitions: int) -> None:
         """So many partitions of the topic are read by this process."""
         self._set(metrics.PARTITIONS_ASSIGNED, (topic,), partitions)

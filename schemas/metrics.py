@@ -168,6 +168,13 @@ LAG_EVENT_TIME: Final = Metric(
     "How far the latest record read of a partition lies back in event time; grows on a quiet topic too.",
     ("topic", "partition"),
 )
+LAG_ARRIVAL: Final = Metric(
+    "weir_lag_arrival_seconds",
+    "gauge",
+    "seconds",
+    "How far the last read of a Kinesis shard was behind its tip in time of arrival (millisBehindLatest).",
+    ("topic", "partition"),
+)
 PARTITIONS_ASSIGNED: Final = Metric(
     "weir_partitions_assigned", "gauge", "partitions", "Partitions that this process reads.", ("topic",)
 )
@@ -312,6 +319,7 @@ METRICS: Final = (
     EVENT_TIME,
     LAG_RECORDS,
     LAG_EVENT_TIME,
+    LAG_ARRIVAL,
     PARTITIONS_ASSIGNED,
     BROKER_UP,
     BROKER_ERRORS,
