@@ -315,6 +315,10 @@ def _decide(table: Table, streams: Mapping[str, str]) -> DecideSection:
     if not _GROUP.match(group):
         table.refuse("group", group, "1 to 249 printable characters without blanks")
     transactional = table.truth("transactional", False)
+    if transactional and any(
+        streams.get(name, "").startswith(f"{KINESIS}://") for name in ("decisions", "dead_letters")
+    ):
+        table.refuse("transactional", True, "false where decisions go to Kinesis, which has no transactions")
     if not transactional and "transaction_every" in table.left():
         table.refuse("transaction_every", "set", "nothing: it has no effect without transactional = true")
     section = DecideSection(

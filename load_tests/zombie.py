@@ -6,8 +6,10 @@
 started, as it would be on another host, where none of the first one's locks are seen; some seconds later the first
 one goes on (SIGCONT) beside it. A plain consumer counts. With --transactional the broker fences the first one: it must
 end with exit code 2, and nothing may be twice or contradicted (exit code 0 here). Without, both decide, and the
-figures say what that costs (docs/adr/0015): a start elsewhere must know the old host to be down. On one host, on one
-folder, no second start is let in (`make chaos-live`, the fault "stop").
+figures say what that costs (docs/adr/0015): a start elsewhere must know the old host to be down. A process that was
+stopped for longer than `no_progress_after` (30 s by default) is ended by its own watchdog as it wakes, in either mode;
+here that is ten minutes, to see what happens before. On one host, on one folder, no second start is let in (`make
+chaos-live`, the fault "stop").
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ def write_config(path: Path, bootstrap: str, state: Path, port: int, *, transact
     path.write_text(
         f'profile = "{PROFILE}"\n[streams]\n{streams}\n[wire]\nformat = "json"\n'
         f'[state]\nfolder = "{state}"\nshards = 4\n[decide]\nepoch = "0.3s"\n'
-        f"transactional = {str(transactional).lower()}\n[metrics]\nport = {port}\n"
+        f'transactional = {str(transactional).lower()}\nno_progress_after = "10m"\n'
+        f"[metrics]\nport = {port}\n"
         '[log]\nformat = "text"\n'
     )
     return path

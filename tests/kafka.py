@@ -7,6 +7,7 @@ fails instead. Every test makes topics of its own.
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from load_tests.kafka_broker import BrokerError, KafkaBroker
+from load_tests.kafka_broker import BrokerError, KafkaBroker, java_command
 
 WAIT_S = 30.0
 
@@ -123,6 +124,15 @@ def send(
     left = producer.flush(WAIT_S)
     assert not left, f"{left} records were not delivered to {topic}"
     assert not failed, failed
+
+
+def console_consumer(bootstrap: str, topic: str, *words: str) -> bytes:
+    """What Apache Kafka's own console consumer prints of a topic: each value and a line's end."""
+    told = ["--bootstrap-server", bootstrap, "--topic", topic, "--timeout-ms", "30000", *words]
+    command = java_command("org.apache.kafka.tools.consumer.ConsoleConsumer", *told)
+    done = subprocess.run(command, capture_output=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
 
 
 def read_all(bootstrap: str, topic: str, isolation: str = "read_committed") -> list[Message]:

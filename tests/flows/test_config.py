@@ -47,6 +47,14 @@ def test_defaults_are_what_the_documentation_says(tmp_path: Path) -> None:
     assert config.security.protocol == "plaintext"
 
 
+def test_transactions_are_refused_where_decisions_go_to_kinesis(tmp_path: Path) -> None:
+    path = written(tmp_path, "[decide]\ntransactional = true")
+    assert load_config(path).decide.transactional
+    path.write_text(path.read_text().replace("kafka://localhost:9092/dead-letters.v1", "kinesis://dead-letters"))
+    with pytest.raises(ConfigError, match="transactional is True; expected false where decisions go to Kinesis"):
+        load_config(path)
+
+
 def test_every_key_is_documented_and_nothing_else_is(root: Path) -> None:
     text = (root / "docs" / "configuration.md").read_text(encoding="utf-8")
     head, _, properties = text.partition("## Properties")

@@ -95,7 +95,7 @@ def test_a_transaction_is_committed_behind_its_time_though_the_epoch_goes_on(liv
 
 def test_a_stopped_process_whose_state_was_taken_elsewhere_publishes_nothing_when_it_wakes(live: Live) -> None:
     sent = _send(live, 0, 20)
-    (zombie,) = live.start()
+    (zombie,) = live.start(no_progress_after_s=600)  # or its own watchdog would end it as it wakes
     wait_until([zombie], lambda: len(live.decisions()) >= len(sent))
     os.kill(zombie.pid, signal.SIGSTOP)
     copy = live.directory / "copy"

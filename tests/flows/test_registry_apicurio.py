@@ -27,7 +27,7 @@ from schemas.errors import ConfigError, StreamError
 from schemas.wire_avro import FramedDecoder, FramedEncoder
 from tests.flows.test_decide_cli import Decide, ended, wait_until
 from tests.flows.traffic import payment
-from tests.kafka import read_all, send
+from tests.kafka import console_consumer, read_all, send
 from tests.registry import apicurio, started
 from tests.schemas.test_codec import OURS, with_nulls
 
@@ -116,9 +116,9 @@ class _Framed(Decide):
         return self._encode("transaction", decode_json_mapping("transaction", orjson.dumps(record)))[0]
 
     def decisions(self) -> list[dict[str, Any]]:
-        return [self._read(message.value() or b"") for message in read_all(self.bootstrap, self.topics["decisions"])]
+        return [self.read(message.value() or b"") for message in read_all(self.bootstrap, self.topics["decisions"])]
 
-    def _read(self, value: bytes) -> dict[str, Any]:
+    def read(self, value: bytes) -> dict[str, Any]:
         """By fastavro and the registry's answer; nothing of ours has a part in it."""
         assert value[0] == 0
         schema = json.loads(_asked(f"{self.url}/schemas/ids/{int.from_bytes(value[1:5], 'big')}")["schema"])
@@ -171,3 +171,9 @@ def test_framed_payments_are_decided_and_dead_letters_of_many_partitions_replaye
             process.send_signal(signal.SIGKILL)
             process.communicate()
     assert sorted(one["transaction_id"] for one in decide.decisions()) == [one["transaction_id"] for one in payments]
+
+    # Java's console consumer knows nothing of Avro: the bytes it prints are decoded by fastavro and the registry.
+    first = next(one for one in read_all(kafka, decide.topics["decisions"]) if one.offset() == 0)
+    where = ["--partition", str(first.partition()), "--offset", "0", "--max-messages", "1"]
+    printed = console_consumer(kafka, decide.topics["decisions"], *where)
+    assert decide.read(printed.removesuffix(b"\n")) == decide.read(first.value() or b"")

@@ -124,6 +124,8 @@ def with_nulls(name: str) -> dict[str, Any]:
     if "features" in record:
         values = [None if value != value else value for value in record["features"]["values"]]  # noqa: PLR0124 - NaN
         record["features"] = {**record["features"], "values": values}
+    if isinstance(record.get("source"), dict):
+        record["source"] = {"sequence": None, **record["source"]}
     return record
 
 
