@@ -114,7 +114,10 @@ def main(arguments: list[str] | None = None) -> int:
             first = f"{right[0][0] - DRIFT_DAY:.1f} d, {right[0][1]['kind']} {right[0][1]['subject']}" if right else "-"
             if right:
                 delays.append(right[0][0] - DRIFT_DAY)
-            print(f"{kind:9} seed {seed:>2}: false {len(wrong)}, first told after {first}", flush=True)
+            said = "; ".join(
+                f"{one['kind']} {one['subject']} {one['measured']:.3g}>{one['threshold']:.3g}" for one in wrong
+            )
+            print(f"{kind:9} seed {seed:>2}: false {len(wrong)} {said}, first told after {first}", flush=True)
         middle = f"{statistics.median(delays):.1f} d" if delays else "-"
         print(
             f"{kind:9} of {given.seeds}: told {len(delays)}, median delay {middle}; false alarms in the days before "

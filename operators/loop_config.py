@@ -30,7 +30,7 @@ daily_budget = 2000          # sum of the amounts explored in a day (UTC), at mo
 largest_weight = 50          # bound of a label's inverse propensity
 
 [drift]                      # what is watched, and from where on it is told
-features = ["amount"]        # default: all
+features = ["amount"]        # default: all but ages, which grow by themselves
 sample = 0.2                 # of the payments, by hash
 warm_up = "30d"              # from the first payment: windows that are still filling are no drift
 reference = "14d"            # what later days are held against
@@ -59,6 +59,12 @@ LOOP_KEYS: Final = ("declined_outcomes", "canary", "promotion", "exploration", "
 """What learning.toml may hold of the loop."""
 
 _LONGEST_SALT: Final = 64
+_AGES: Final = (
+    "seconds_since_first_seen", "seconds_since_first_event", "seconds_since_opened",
+    "seconds_since_credentials_changed", "seconds_since_address_changed", "seconds_since_fingerprint_changed",
+    "accounts",
+)  # fmt: skip
+"""Features that go on rising while nothing changes: not watched unless [drift] names them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,9 +242,9 @@ def _exploration(section: Section) -> ExplorationConfig:
 def _drift(section: Section, feature_set: FeatureSet) -> DriftConfig:
     known = tuple(feature.name for feature in feature_set.features)
     features = section.texts("features", known, "names of features")
-    usual = DriftConfig(known)
+    usual = DriftConfig(tuple(name for name in known if name.rpartition(".")[2] not in _AGES))
     made = DriftConfig(
-        features=features or known,
+        features=features or usual.features,
         sample=_number(section, "sample", usual.sample, 1e-4, 1.0),
         warm_up_us=section.us("warm_up", "30d"),
         reference_us=section.us("reference", "14d"),

@@ -10,8 +10,7 @@ All models score every payment and learn from every label, so that each has met 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import xxhash
 
@@ -44,9 +43,8 @@ class ShadowScore:
         return {"model_id": self.model_id, "model_version": self.model_version, "score": self._said}
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """What is known of a payment's score.
+class Scored(NamedTuple):
+    """What is known of a payment's score; a tuple, since one is made for every payment.
 
     Attributes:
         score: Of the model that decides it, 0..1; None: it could not score.

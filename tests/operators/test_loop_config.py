@@ -54,6 +54,18 @@ def test_labels_of_declined_payments_can_be_withheld_without_exploration(feature
     assert load(features, tmp_path, 'declined_outcomes = "withheld"\n' + MODEL).loop.withhold_declined
 
 
+def test_ages_are_watched_only_when_they_are_named(tmp_path: Path) -> None:
+    entity = '[entities.account]\nkey = "account_id"\nsince_last = true\n'
+    (tmp_path / "features.toml").write_text(f'id = "f"\nbase_currency = "EUR"\n{entity}')
+    features = load_feature_set(tmp_path / "features.toml")
+    usual = load(features, tmp_path, "[drift]\n").loop.drift
+    named = load(features, tmp_path, '[drift]\nfeatures = ["account.seconds_since_first_seen"]\n').loop.drift
+    assert usual is not None and named is not None
+    assert "account.seconds_since_last" in usual.features
+    assert "account.seconds_since_first_seen" not in usual.features
+    assert named.features == ("account.seconds_since_first_seen",)
+
+
 def test_the_hash_of_the_file_covers_the_loop(features: FeatureSet, tmp_path: Path) -> None:
     plain = load(features, tmp_path, MODEL + RIVAL + CANARY)
     assert plain.hash != load(features, tmp_path, MODEL + RIVAL + CANARY.replace("0.1", "0.2")).hash
