@@ -1,5 +1,6 @@
-# make setup | demo | test | lint | bench | bench-state | live | chaos | chaos-live | lock; each sets up .venv first and needs nothing but Python 3.11 or 3.12.
-.PHONY: setup demo test lint bench bench-state live chaos chaos-live image-check lock format
+# make setup | demo | test | lint | bench | bench-quality | bench-state | live | chaos | chaos-live | chaos-kinesis | bench-kinesis | lock;
+# each sets up .venv first and needs nothing but Python 3.11 or 3.12.
+.PHONY: setup demo test lint bench bench-quality bench-state live chaos chaos-live chaos-kinesis bench-kinesis image-check lock format
 
 setup:
 	@./deploy/setup.sh
@@ -23,6 +24,15 @@ format: setup
 bench: setup
 	.venv/bin/python -m load_tests.bench_decide --out bench-out
 
+# Average precision, AUC and CP@100 of the learners on late labels, beside XGBoost retrained weekly (in .venv-bench).
+bench-quality: setup .venv-bench/bin/xgboost-ready
+	.venv/bin/python -m load_tests.bench_quality --out bench-out/quality --xgboost .venv-bench/bin/python
+
+.venv-bench/bin/xgboost-ready: deploy/bench.lock
+	.venv/bin/python -m venv .venv-bench
+	.venv/bin/uv pip install --quiet --python .venv-bench/bin/python --require-hashes --requirement deploy/bench.lock
+	touch $@
+
 # Memory, resume, stalls and throughput at 100 thousand, 1 million and 5 million entities; the states are kept.
 bench-state: setup
 	.venv/bin/python -m load_tests.bench_growth --out bench-out/growth
@@ -43,6 +53,13 @@ chaos-live: setup
 # The image without a container engine: the Dockerfile's steps in a plain directory, then what compose runs, over a Kafka.
 image-check: setup
 	.venv/bin/python -m load_tests.image --out image-out
+# The same over a stand-in for Kinesis, with streams split and merged at the moment of a kill; needs Node.
+chaos-kinesis: setup
+	.venv/bin/python -m load_tests.chaos_kinesis --out chaos-kinesis-out --kills $(KILLS) $(if $(SEED),--seed $(SEED))
+
+# Throughput a shard and latency over that stand-in.
+bench-kinesis: setup
+	.venv/bin/python -m load_tests.bench_kinesis --out bench-out/kinesis
 
 # Exact versions with hashes of everything, for both Python versions; and of what the image is made of.
 lock: setup
@@ -50,5 +67,7 @@ lock: setup
 		--extra dev pyproject.toml -o requirements.lock
 	.venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 		--custom-compile-command "make lock" -c requirements.lock pyproject.toml -o deploy/image.lock
+	printf 'xgboost-cpu>=3\nnumpy\n' | .venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
+		--python-version 3.11 --custom-compile-command "make lock" - -o deploy/bench.lock
 	echo hatchling | .venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate \
 		--python-version 3.11 --custom-compile-command "make lock" -c requirements.lock - -o deploy/build.lock

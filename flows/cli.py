@@ -217,6 +217,10 @@ def replay(
         _member_path(out, process[0] if process else 0).write_text(json.dumps(metrics))
         raise typer.Exit
     metrics |= _backup_counts(backups)
+    if metrics["finished"] and loaded.learning.model is not None:
+        from flows.evaluation import evaluate  # noqa: PLC0415
+
+        metrics["evaluation"] = evaluate(out, loaded.learning.evaluation)
     _finish(bool(metrics["finished"]), profile, events, out, metrics, report=report)
 
 

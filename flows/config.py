@@ -15,6 +15,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from flows.config_table import Findings, Secret, Table
+from flows.streams import KINESIS, SCHEMES, url_fault
 from schemas.errors import ConfigError, WeirError
 from schemas.times import parse_rfc3339_us
 from schemas.validate import IDENTIFIER_FIELDS, Limits
@@ -23,7 +24,6 @@ INPUTS: Final = ("transactions", "device_events", "identity_events", "outcomes")
 OUTPUTS: Final = ("decisions", "labelled_outcomes", "dead_letters")
 MODELS: Final = "models"
 """Stream of releases: read by `weir decide`, written by `weir learn` and `weir models`."""
-SCHEMES: Final = ("kafka",)
 DAY_S: Final = 86_400.0
 STARTS: Final = ("earliest", "latest")
 
@@ -270,7 +270,7 @@ def _config(path: Path, top: Table, problems: list[str]) -> Config:
 
 def _streams(table: Table) -> dict[str, str]:
     streams: dict[str, str] = {}
-    form = "a URL kafka://HOST:PORT[,HOST:PORT]/TOPIC"
+    form = "a URL kafka://HOST:PORT[,HOST:PORT]/TOPIC or kinesis://STREAM[?region=REGION&...]"
     for name in (*INPUTS, *OUTPUTS, MODELS):
         needed = name in ("transactions", *OUTPUTS)
         url = table.needed_text(name, form) if needed else table.text(name, "", form)
@@ -292,6 +292,8 @@ def _url_fault(url: str) -> str | None:
     scheme, found, rest = url.partition("://")
     if not found or scheme not in SCHEMES:
         return f"the scheme must be {' or '.join(SCHEMES)}"
+    if scheme == KINESIS:
+        return url_fault(url)
     hosts, _, topic = rest.partition("/")
     if "@" in hosts:
         return "user and password stand in [kafka.security], never in a URL"

@@ -17,6 +17,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[at
 
 from flows.config import INPUTS, MODELS, Config
 from flows.profile import Profile, load_profile
+from flows.streams import KinesisStream, parse_stream
 from schemas.errors import ConfigError, SecretError, WeirError
 from schemas.signing import SigningKeys
 from schemas.tokens import TokenKeys
@@ -190,8 +191,19 @@ def _attempt(report: Report, what: str, check: Callable[[], T]) -> T | None:
 def _check_streams(
     config: Config, profile: Profile, properties: Callable[[str], Mapping[str, Any]], report: Report
 ) -> None:
+    parsed = {name: parse_stream(name, url) for name, url in config.streams.items()}
+    kinesis = {name: one for name, one in parsed.items() if isinstance(one, KinesisStream)}
+    if kinesis:
+        from flows.kinesis_check import check_streams  # noqa: PLC0415  # boto3 loads long, for who has a use for it
+
+        good, unchecked, problems = check_streams(config, profile, kinesis)
+        report.good += good
+        report.unchecked += unchecked
+        report.problems += problems
     by_brokers: dict[str, dict[str, str]] = {}
     for stream, url in config.streams.items():
+        if stream in kinesis:
+            continue
         brokers, _, topic = url.partition("://")[2].partition("/")
         by_brokers.setdefault(brokers, {})[stream] = topic
     for brokers, topics in by_brokers.items():

@@ -20,7 +20,7 @@ from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Pr
 from flows.config import Config
 from flows.kafka_client import ASK_S, bounds_of, fatal, name_of, partitions_of, stream_error
 from flows.kafka_properties import kafka_properties
-from flows.streams import parse_stream
+from flows.streams import KafkaStream, parse_stream
 from schemas.codec import decode_json_mapping
 from schemas.errors import ConfigError, ContractError, StreamError
 from schemas.wire import Header
@@ -335,8 +335,9 @@ def send_again(config: Config, bootstrap: str, records: Sequence[Again]) -> None
 
 
 def topic_streams(config: Config) -> dict[str, tuple[str, str]]:
-    """Topic -> (stream, HOST:PORT of its brokers), of everything that weir.toml names."""
-    return {(told := parse_stream(name, url)).topic: (name, told.bootstrap) for name, url in config.streams.items()}
+    """Topic -> (stream, HOST:PORT of its brokers), of all topics that weir.toml names; streams of Kinesis are none."""
+    found = {name: parse_stream(name, url) for name, url in config.streams.items()}
+    return {one.topic: (name, one.bootstrap) for name, one in found.items() if isinstance(one, KafkaStream)}
 
 
 def dumped(letter: Letter) -> bytes:

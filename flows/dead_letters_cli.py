@@ -203,7 +203,7 @@ def _reading(config: Config, bootstrap: str) -> Reading:
 
 def _letters(config: Path | None, file: Path | None, wanted: Wanted) -> Iterable[Letter]:
     from flows.dead_letters import Place, letter_of, letters_in  # noqa: PLC0415
-    from flows.streams import parse_stream  # noqa: PLC0415
+    from flows.streams import kafka_stream  # noqa: PLC0415
 
     if file is not None and config is None:
         yield from filter(wanted, letters_in(file))
@@ -212,7 +212,7 @@ def _letters(config: Path | None, file: Path | None, wanted: Wanted) -> Iterable
         message = "expected one of --config and --file"
         raise ConfigError(message)
     loaded = _load(config)
-    stream = parse_stream("dead_letters", loaded.streams["dead_letters"])
+    stream = kafka_stream("dead_letters", loaded.streams["dead_letters"])
     decode = _decoder(loaded)
     reading = _reading(loaded, stream.bootstrap)
     # A dead letter is appended after its original, so nothing before that time is asked for.

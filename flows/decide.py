@@ -36,6 +36,7 @@ from operators.inflight import ALERT, DEAD_LETTER, LABEL, OUTCOME, PAYMENT, TICK
 from operators.seen import Seen
 from operators.step import Step
 from schemas.codec import encode_json
+from schemas.positions import told_place
 from schemas.redact import redact
 from state.shards import shard_of
 
@@ -200,6 +201,8 @@ class _Encode:
                 labelled.append(Publication(identity, line, seen_at_us))
             elif item.kind == ALERT:
                 count("alerts", detail["kind"])
+                if observer is not None:
+                    observer.alert(detail)
                 alerts.append(Publication(alert_identity(detail["alert_id"]), encode_json("alert", detail), seen_at_us))
             elif item.kind == DEAD_LETTER:
                 count("dead_letters", detail[0])
@@ -217,11 +220,8 @@ def dead_letter(item: InFlight) -> dict[str, Any]:
     detail: Any = item.detail
     reason, text, payload = detail
     raw = payload if isinstance(payload, bytes) else msgspec.json.encode(payload)
-    topic, partition, offset = item.origin
     return {
-        "topic": topic,
-        "partition": partition,
-        "offset": offset,
+        **told_place(*item.origin),
         "event_time": getattr(payload, "event_time_us", None),
         "reason": reason,
         "detail": text,

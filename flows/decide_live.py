@@ -17,7 +17,7 @@ from flows.live_options import INPUTS, OUTPUTS, LiveOptions
 from flows.live_process import CONTRACTS, LiveProcess, now_us
 from flows.registry import registry_of
 from flows.releases import ReleaseSource, ReleaseWatch
-from flows.streams import parse_stream
+from flows.streams import kafka_stream
 from operators.model import restore_model
 from schemas.errors import ConfigError
 from schemas.wire import AvroEncoder, JsonDecoder, JsonEncoder, WireDecoder, WireEncoder
@@ -75,7 +75,7 @@ def release_source(config: Config) -> ReleaseSource:
         raise ConfigError(message)
     decoders, _ = wire_of(config.wire, {MODELS: url}, ())
     return ReleaseSource(
-        parse_stream(MODELS, url),
+        kafka_stream(MODELS, url),
         client_properties(config),
         decoders[MODELS],
         model_keys(config),
@@ -107,6 +107,7 @@ def live_options(process: LiveProcess) -> LiveOptions:
         headers=config.wire.headers,
         decoders=decoders,
         encoder=encoder,
+        output_decoders=output_decoders(config.wire),
         limits=config.limits,
         tokeniser=pan_keys(config),
         deadlines=config.decide.deadlines,
@@ -137,6 +138,16 @@ def wire_of(
     ids = {name: registry.register(subject_of(name), published_form(name)) for name in published}
     framed: dict[str, WireDecoder] = {name: FramedDecoder(CONTRACTS[name], registry) for name in inputs}
     return framed, AvroEncoder(FramedEncoder(ids), FramedDecoder("decision", registry))
+
+
+def output_decoders(wire: WireSection) -> dict[str, WireDecoder]:
+    """By contract, what reads back from Kinesis what is published; JSON needs none."""
+    if wire.format == "json":
+        return {}
+    registry = registry_of(wire)
+    if registry is None:
+        return {name: FingerprintDecoder(name) for name in _PUBLISHED}
+    return {name: FramedDecoder(name, registry) for name in _PUBLISHED}
 
 
 def client_properties(config: Config) -> dict[str, str | int | float | bool]:

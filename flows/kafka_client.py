@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from flows.live_hooks import LiveHooks
-from flows.streams import Stream
+from flows.streams import KafkaStream
 from flows.watchdog import Pulse
 from schemas.errors import ConfigError, StreamError, StreamMissingError, StreamPositionError
 
@@ -87,7 +87,7 @@ def stream_error(side: str, what: str, error: KafkaError) -> StreamError:
     return StreamError(f"{side} {what}: {name_of(error)}: {error.str()}; {hint}")
 
 
-def one_cluster(side: str, streams: Iterable[Stream]) -> str:
+def one_cluster(side: str, streams: Iterable[KafkaStream]) -> str:
     """Bootstrap address of a side's streams, which share one client.
 
     Raises:

@@ -33,12 +33,13 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from flows.epochs import BackgroundSync, Epochs, OneLate
 from flows.exits import deadly
 from flows.kafka_client import Offsets
-from flows.kafka_publish import DUPLICATE, IDENTITY, Publisher
+from flows.kafka_publish import DUPLICATE, IDENTITY
 from flows.live_encode import LiveEncoder, LivePublication, slot_of
 from flows.publish import DAY_US, DEAD_LETTERS, DECISIONS, LABELLED_OUTCOMES
 from flows.source import Run
 from flows.stage import Part
 from flows.stats import StageStats
+from flows.stream_api import Publisher
 from schemas.errors import ConfigError, StateError
 from schemas.wire import Header, WireEncoder
 from state.api import StepStore

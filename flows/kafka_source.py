@@ -19,6 +19,7 @@ from typing import Any, Final, NotRequired, TypedDict
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from flows import stream_api
 from flows.arrivals import Arrivals
 from flows.epochs import Epochs, OneLate
 from flows.exits import deadly
@@ -258,7 +259,9 @@ class Reader:
 class LivePart(StatefulSourcePartition[Part, SourceState]):
     """This process's inputs, as bytewax polls them."""
 
-    def __init__(self, reader: Reader, ingest: LiveIngest, options: LiveOptions, run: Run, epochs: Epochs) -> None:
+    def __init__(
+        self, reader: stream_api.Reader, ingest: LiveIngest, options: LiveOptions, run: Run, epochs: Epochs
+    ) -> None:
         """Prepare.
 
         Args:

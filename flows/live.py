@@ -7,24 +7,23 @@ learns in a flow of its own; labelled outcomes come in as a topic; the outputs a
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from bytewax._bytewax import cli_main
 from bytewax.recovery import RecoveryConfig
-from confluent_kafka import Consumer
 
+from flows.connectors import open_publisher, open_reader, questions_of
 from flows.control import ControlServer
 from flows.decide import PUBLISH
 from flows.epochs import Epochs
 from flows.exits import deadly
-from flows.kafka_client import BrokerWatch, asked, one_cluster, properties
-from flows.kafka_publish import Publisher
 from flows.kafka_sink import KafkaSink, Outputs, Slot, SlotState
-from flows.kafka_source import KafkaSource, LivePart, Reader, SourceState, merged_state, source_name
-from flows.kafka_transactions import fence_gone
+from flows.kafka_source import KafkaSource, LivePart, SourceState, merged_state, source_name
 from flows.live_graph import DecideGraph, LiveGraph
-from flows.live_manifest import begin_at, ends_of, load_offsets, prepare_state
-from flows.live_options import LiveOptions, Start
+from flows.live_manifest import load_offsets, prepare_state
+from flows.live_options import LiveOptions
 from flows.profile import Profile
 from flows.recovery import read_recovery, recovery_file
 from flows.replay import calm_collector, engine_error
@@ -80,26 +79,12 @@ def prepare_live(profile: Profile, options: LiveOptions, run: Run) -> dict[str, 
         StreamError: A stream cannot be read or written.
     """
     inputs, outputs = options.streams()
-    clients: dict[str, tuple[Consumer, BrokerWatch]] = {}
-    for side, streams in (("inputs", inputs), ("outputs", outputs)):
-        bootstrap = one_cluster(side, streams.values())
-        watch = BrokerWatch(side, bootstrap, options.hooks)
-        given = {**options.kafka, "group.id": options.group, "enable.auto.commit": False}
-        clients[side] = Consumer(properties(given, bootstrap, f"weir-prepare-{options.number}", watch)), watch
-
-    def began(topic: str, start: Start) -> dict[int, int]:
-        client, watch = clients["inputs"]
-        return asked(lambda: begin_at(client, topic, start), watch, run.pulse, topic, run.stop.is_set, client)
-
-    def ends(topic: str) -> dict[int, int]:
-        client, watch = clients["outputs"]
-        return asked(lambda: ends_of(client, topic), watch, run.pulse, topic, run.stop.is_set, client)
-
-    try:
-        return prepare_state(profile, options, inputs, outputs, began, ends)
-    finally:
-        for client, _ in clients.values():
-            client.close()
+    with ExitStack() as stack:
+        of_inputs = questions_of("inputs", inputs, options, run)
+        stack.callback(of_inputs.close)
+        of_outputs = questions_of("outputs", outputs, options, run)
+        stack.callback(of_outputs.close)
+        return prepare_state(profile, options, inputs, outputs, of_inputs.began, of_outputs.ends)
 
 
 def _execute(
@@ -116,9 +101,7 @@ def _execute(
     shards = shard_names(options.shards)
     known: dict[str, SourceState] = read_recovery(recovery_file(options.state)).sources
     topics = {name: stream.topic for name, stream in outputs.items()}
-    brokers = one_cluster("outputs", outputs.values())
-    fence_gone(options, manifest, brokers, run)
-    publisher = Publisher(options, brokers, topics, run)
+    publisher = open_publisher(outputs, options, run, manifest)
     slots = Outputs(
         publisher,
         options.encoder,
@@ -142,11 +125,13 @@ def _execute(
         ends = resumed["ends"] if resumed else load_offsets(manifest, "outputs")
         return Slot(slots, ledger, ends, graph.remembered_us)
 
+    def committed() -> Mapping[str, SourceState]:
+        return read_recovery(recovery_file(options.state)).sources
+
     def open_part() -> LivePart:
         run.pulse.beat("opening the inputs")
         start = merged_state(known, load_offsets(manifest, "inputs"))
-        names = [stream.topic for stream in inputs.values()]
-        reader = Reader(options, one_cluster("inputs", inputs.values()), names, start, run)
+        reader = open_reader(inputs, options, start, run, committed)
         # Counted on from this process's own state: numbers order the events of a process only.
         sequence = known[name]["sequence"] if (name := source_name(options.number)) in known else 0
         return LivePart(reader, graph.ingest(inputs, start, sequence), options, run, epochs)

@@ -20,6 +20,9 @@ class LiveHooks(Protocol):
     def position(self, topic: str, partition: int, lag: int | None, event_time_us: int | None, /) -> None:
         """Where a partition stands: lag in records, event time of the last record read; None: not known."""
 
+    def behind(self, topic: str, partition: int, seconds: float, /) -> None:
+        """How far a shard of Kinesis is behind its tip in time of arrival, as Kinesis tells."""
+
     def assigned(self, topic: str, partitions: int, /) -> None:
         """So many partitions of a topic are read here."""
 
@@ -55,6 +58,9 @@ class NoHooks:
         """Not counted."""
 
     def position(self, topic: str, partition: int, lag: int | None, event_time_us: int | None, /) -> None:
+        """Not counted."""
+
+    def behind(self, topic: str, partition: int, seconds: float, /) -> None:
         """Not counted."""
 
     def assigned(self, topic: str, partitions: int, /) -> None:

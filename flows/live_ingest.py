@@ -18,10 +18,11 @@ from flows.label_input import label_input
 from flows.live_options import CONTRACT_OF, LABELLED_OUTCOMES, TRACEPARENT, LiveOptions
 from flows.profile import Profile
 from flows.streams import Stream
-from operators.inflight import PAYMENT, TICK, InFlight
+from operators.inflight import LABEL, PAYMENT, TICK, InFlight
 from schemas.errors import ContractError, StreamError
 from schemas.events import Tick
 from schemas.pan import redact_text
+from schemas.positions import NO_OFFSET, Position
 from schemas.reasons import TOO_LARGE
 from schemas.wire import Header, WireDecoder
 
@@ -115,6 +116,9 @@ class LiveIngest:
             except StreamError as error:
                 self.unread, self.why = list(messages[number:]), str(error)
                 break
+            if item.kind == LABEL and isinstance(offset, Position):
+                # Where a label stood is never told, and a label that waits for its payment is kept with 64 bits for it.
+                item.origin = (topic, partition, NO_OFFSET)
             item.order = (self.sequence,)
             item.ingested_at_us = self.clock_us
             self.sequence += 1

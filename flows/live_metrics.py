@@ -112,6 +112,10 @@ class LiveMetrics:
         if event_time_us is not None:
             self.event_times_us[where] = event_time_us
 
+    def behind(self, topic: str, partition: int, seconds: float) -> None:
+        """How far a shard of Kinesis is behind its tip in time of arrival."""
+        self._set(metrics.LAG_ARRIVAL, (topic, str(partition)), seconds)
+
     def assigned(self, topic: str, partitions: int) -> None:
         """So many partitions of the topic are read by this process."""
         self._set(metrics.PARTITIONS_ASSIGNED, (topic,), partitions)
@@ -163,6 +167,9 @@ class LiveMetrics:
         count = self._count
         action = decision["action"]
         count(metrics.PAYMENTS_DECIDED, (action,), 1)
+        count(metrics.PAYMENTS_BY_ROLE, (decision["role"],), 1)
+        if decision["exploration"] is not None:
+            count(metrics.PAYMENTS_EXPLORED, (decision["exploration"],), 1)
         for reason in decision["reason_codes"]:
             count(metrics.DECISION_REASONS, (action, reason), 1)
         for hit in decision["rule_hits"]:
@@ -187,6 +194,10 @@ class LiveMetrics:
         """A labelled outcome was made."""
         if outcome["source"] != MATURITY:
             self._count(metrics.OUTCOMES_MATCHED, (outcome["label"],), 1)
+
+    def alert(self, alert: Mapping[str, Any]) -> None:
+        """An alert was raised."""
+        self._count(metrics.ALERTS_RAISED, (alert["kind"],), 1)
 
     def dead_letter(self, topic: str, reason: str) -> None:
         """A record was refused."""

@@ -75,6 +75,7 @@ class LiveOptions:
         headers: Names of the payment's headers that its decision repeats.
         decoders: By input stream; default JSON.
         encoder: Of decisions and dead letters.
+        output_decoders: By contract, reads back what was published where records have no headers; default JSON.
         limits: Bounds of what is accepted.
         tokeniser: Keys for card numbers, None when none are expected.
         deadlines: Whether the policy's deadline counts.
@@ -103,6 +104,7 @@ class LiveOptions:
     headers: tuple[str, ...] = (TRACEPARENT, "tracestate")
     decoders: Mapping[str, WireDecoder] = field(default_factory=dict)
     encoder: WireEncoder = field(default_factory=JsonEncoder)
+    output_decoders: Mapping[str, WireDecoder] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     tokeniser: TokenKeys | None = None
     deadlines: bool = True
@@ -146,6 +148,19 @@ class LiveOptions:
                 message = f"streams {taken[stream]} and {name}: expected a topic each, found {stream.topic!r} for both"
                 raise ConfigError(message)
             taken[stream] = name
+        for side, streams in (("inputs", inputs), ("outputs", outputs)):
+            kinds = {type(stream) for stream in streams.values()}
+            if len(kinds) > 1:
+                message = (
+                    f"{side}: expected all on Kafka or all on Kinesis, since one reader or writer has one order; found "
+                    f"both: {', '.join(f'{name} = {told.topic!r}' for name, told in streams.items())}"
+                )
+                raise ConfigError(message)
+            names = [stream.topic for stream in streams.values()]
+            for name, stream in streams.items():
+                if names.count(stream.topic) > 1:
+                    message = f"{side} {name}: two streams are called {stream.topic!r}; expected a name each"
+                    raise ConfigError(message)
         return inputs, outputs
 
 

@@ -17,6 +17,7 @@ from flows.config import Config
 from flows.exits import describe_exit, end_on_errors, exit_code
 from flows.logs import event_log, fields, set_up, tear_down
 from flows.stopping import StopSignals
+from flows.streams import parse_stream
 from schemas.errors import ConfigError, WeirError
 
 if TYPE_CHECKING:
@@ -78,8 +79,8 @@ def now_us() -> int:
 
 
 def topic_of(url: str) -> str:
-    """The topic of a stream's URL."""
-    return url.rpartition("/")[2]
+    """What a stream's URL calls its topic."""
+    return parse_stream("", url).topic
 
 
 def run_processes(

@@ -24,7 +24,7 @@ from flows.live_hooks import NoHooks
 from flows.logs import event_log, fields
 from flows.model_hooks import ModelHooks, NoModelHooks
 from flows.source import Run
-from flows.streams import Stream
+from flows.streams import KafkaStream
 from operators.features import FeatureSet
 from operators.model import Model
 from operators.releases import CONTRACT, Release, ReleaseLog, checked
@@ -54,7 +54,7 @@ class ReleaseSource:
         store: Of their artefacts.
     """
 
-    stream: Stream
+    stream: KafkaStream
     kafka: Mapping[str, Any]
     decoder: WireDecoder
     keys: SigningKeys

@@ -1,18 +1,32 @@
-"""A stream's URL → where it stands: kafka://HOST:PORT[,HOST:PORT]/TOPIC."""
+"""A stream's URL → where it stands: kafka://HOST:PORT[,HOST:PORT]/TOPIC, kinesis://STREAM[?region=REGION&...]."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import parse_qsl, urlsplit
 
 from schemas.errors import ConfigError
 
-SCHEMES: Final = ("kafka",)
+KAFKA: Final = "kafka"
+KINESIS: Final = "kinesis"
+SCHEMES: Final = (KAFKA, KINESIS)
 """What this release can read and write live."""
-_FORM: Final = "kafka://HOST:PORT[,HOST:PORT]/TOPIC"
+_FORMS: Final = {
+    KAFKA: "kafka://HOST:PORT[,HOST:PORT]/TOPIC",
+    KINESIS: "kinesis://STREAM[?region=REGION][&endpoint=URL][&role=ARN][&external_id=TEXT][&poll_ms=NUMBER]",
+}
 _ADDRESS: Final = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})\Z")
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}\Z")
+_STREAM: Final = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")
+_REGION: Final = re.compile(r"[a-z]{2}(?:-[a-z]+)+-[0-9]+\Z")
+_ROLE: Final = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]{1,512}\Z")
+_EXTERNAL_ID: Final = re.compile(r"[A-Za-z0-9+=,.@:/_-]{2,1224}\Z")
+_PARTS: Final = ("region", "endpoint", "role", "external_id", "poll_ms")
+POLL_MS: Final = 210
+"""Between two reads of a shard. AWS allows five a second and shard, to all readers together, and counts by its own
+clock: 200 would meet the limit every now and then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +47,38 @@ class KafkaStream:
         return ",".join(self.servers)
 
 
-Stream = KafkaStream
+@dataclass(frozen=True, slots=True)
+class KinesisStream:
+    """A stream of Kinesis and how to come to it.
+
+    Attributes:
+        name: Of the stream.
+        region: AWS region, None: of the environment or the shared config.
+        endpoint: URL to ask instead of AWS's, None: AWS's.
+        role: ARN of a role to assume with the credentials found, None: use those.
+        external_id: That the role's trust policy asks for.
+        poll_ms: Between two reads of a shard.
+    """
+
+    name: str
+    region: str | None
+    endpoint: str | None
+    role: str | None
+    external_id: str | None
+    poll_ms: int = POLL_MS
+
+    @property
+    def topic(self) -> str:
+        """What it is called where a topic is; no Kafka topic can have this name."""
+        return f"{KINESIS}:{self.name}"
+
+    @property
+    def account(self) -> tuple[str | None, str | None, str | None, str | None]:
+        """Streams with the same may share a client."""
+        return self.region, self.endpoint, self.role, self.external_id
+
+
+Stream = KafkaStream | KinesisStream
 """What a URL can name; other schemes join here."""
 
 
@@ -42,6 +87,8 @@ def url_fault(url: str) -> str | None:
     scheme, found, rest = url.partition("://")
     if not found or scheme not in SCHEMES:
         return f"the scheme must be {' or '.join(SCHEMES)}"
+    if scheme == KINESIS:
+        return _kinesis_fault(rest)
     hosts, _, topic = rest.partition("/")
     if "@" in rest:
         return "user and password stand in [kafka.security], never in a URL"
@@ -52,6 +99,64 @@ def url_fault(url: str) -> str | None:
     if not _TOPIC.match(topic) or topic in (".", ".."):
         return "the topic may have letters, digits, '.', '_' and '-', 249 at the most"
     return None
+
+
+def _kinesis_fault(rest: str) -> str | None:
+    name, _, query = rest.partition("?")
+    if "@" in name:
+        return "credentials come from the environment (docs/aws.md), never from a URL"
+    if not _STREAM.match(name):
+        return "the stream's name may have letters, digits, '.', '_' and '-', 128 at the most"
+    given: dict[str, str] = {}
+    for key, value in parse_qsl(query, keep_blank_values=True):
+        if key not in _PARTS:
+            return f"{key!r} is none of {', '.join(_PARTS)}"
+        if key in given:
+            return f"{key!r} is given twice"
+        given[key] = value
+    forms = (("region", _REGION, "eu-west-1"), ("role", _ROLE, "arn:aws:iam::123456789012:role/weir"))
+    for key, form, example in forms:
+        if key in given and not form.match(given[key]):
+            return f"{key} is {given[key]!r}, expected such as {example}"
+    if "endpoint" in given:
+        parts = urlsplit(given["endpoint"])
+        if parts.username is not None or parts.password is not None:
+            return "credentials come from the environment (docs/aws.md), never from a URL"
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            return f"endpoint is {given['endpoint']!r}, expected http://HOST:PORT or https://HOST"
+    if "external_id" in given and "role" not in given:
+        return "external_id has no effect without role"
+    if "external_id" in given and not _EXTERNAL_ID.match(given["external_id"]):
+        return "external_id may have letters, digits and +=,.@:/_-"
+    poll = given.get("poll_ms", str(POLL_MS))
+    if not re.fullmatch(r"[0-9]{1,5}", poll) or not 10 <= int(poll) <= 10_000:
+        return f"poll_ms is {poll!r}, expected 10 to 10000; AWS allows five reads a second and shard, so 200 at least"
+    return None
+
+
+def form_of(url: str) -> str:
+    """The form that a URL of this scheme must have, or all forms."""
+    return _FORMS.get(url.partition("://")[0], " or ".join(_FORMS.values()))
+
+
+def without_user(url: str) -> str:
+    """A URL for messages: what stands before an @ is not shown."""
+    return re.sub(r"//[^/]*@", "//[not shown]@", url)
+
+
+def kafka_stream(name: str, url: str) -> KafkaStream:
+    """The topic that a URL names, for what works on topics only.
+
+    Raises:
+        ConfigError: It names none.
+    """
+    stream = parse_stream(name, url)
+    if isinstance(stream, KafkaStream):
+        return stream
+    message = (
+        f"stream {name}: expected a URL {form_of(KAFKA)}, found {stream.topic!r}: only topics of Kafka will do here"
+    )
+    raise ConfigError(message)
 
 
 def parse_stream(name: str, url: str) -> Stream:
@@ -66,8 +171,19 @@ def parse_stream(name: str, url: str) -> Stream:
     """
     fault = url_fault(url)
     if fault is not None:
-        shown = re.sub(r"//[^/]*@", "//[not shown]@", url)
-        message = f"stream {name}: expected a URL {_FORM}, found {shown!r}: {fault}"
+        message = f"stream {name}: expected a URL {form_of(url)}, found {without_user(url)!r}: {fault}"
         raise ConfigError(message)
-    hosts, _, topic = url.partition("://")[2].partition("/")
+    scheme, _, rest = url.partition("://")
+    if scheme == KINESIS:
+        stream, _, query = rest.partition("?")
+        told = dict(parse_qsl(query))
+        return KinesisStream(
+            stream,
+            told.get("region"),
+            told.get("endpoint"),
+            told.get("role"),
+            told.get("external_id"),
+            int(told.get("poll_ms", POLL_MS)),
+        )
+    hosts, _, topic = rest.partition("/")
     return KafkaStream(tuple(hosts.split(",")), topic)

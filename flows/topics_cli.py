@@ -66,7 +66,7 @@ def _admin(path: Path | None, brokers: str | None) -> Admin:
     from flows.config import load_config  # noqa: PLC0415  # --help must not wait for it, nor for librdkafka
     from flows.kafka_admin import Admin  # noqa: PLC0415
     from flows.kafka_properties import kafka_properties  # noqa: PLC0415
-    from flows.streams import parse_stream  # noqa: PLC0415
+    from flows.streams import KafkaStream, parse_stream  # noqa: PLC0415
 
     if path is None:
         if brokers is None:
@@ -75,7 +75,11 @@ def _admin(path: Path | None, brokers: str | None) -> Admin:
         return Admin(brokers, {"bootstrap.servers": brokers, "client.id": "weir"})
     config = load_config(path)
     if brokers is None:
-        named = sorted({parse_stream(name, url).bootstrap for name, url in config.streams.items()})
+        streams = [parse_stream(name, url) for name, url in config.streams.items()]
+        named = sorted({stream.bootstrap for stream in streams if isinstance(stream, KafkaStream)})
+        if not named:
+            message = f"{path}: [streams] names no topic of a Kafka; weir topics has nothing to do there"
+            raise ConfigError(message)
         if len(named) > 1:
             message = f"{path}: [streams] names several clusters ({'; '.join(named)}); say which by --brokers"
             raise ConfigError(message)

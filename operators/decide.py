@@ -50,6 +50,7 @@ from operators.policy import Cause, Policy
 from operators.roster import Roster, Scored, version_of
 from operators.steering import Steering, take_alerts
 from schemas.events import Label, Tick, Transaction
+from schemas.positions import told_place
 from schemas.times import format_rfc3339_us
 from state.api import StepStore
 
@@ -257,14 +258,13 @@ class Decide:
         quality = item.flags + [f"absent:{name}" for name in policy.absent(values, item.keys)]
         if score is None:
             quality.append("no_model_score")
-        topic, partition, offset = item.origin
         return {
             "decision_id": decision_id,
             "transaction_id": event.transaction_id,
             "event_time": event.event_time_us,
             "decided_at": decided_at_us,
             "ingested_at": item.ingested_at_us,
-            "source": {"topic": topic, "partition": partition, "offset": offset},
+            "source": told_place(*item.origin),
             "account_id": event.account_id,
             "card_id": event.card_id,
             "device_id": event.device_id,

@@ -75,6 +75,23 @@ FLAGGED_PAYMENTS: Final = Metric(
 OUTCOMES_MATCHED: Final = Metric(
     "weir_outcomes_matched_total", "counter", "outcomes", "Outcomes that met their decision, by label.", ("label",)
 )
+PAYMENTS_BY_ROLE: Final = Metric(
+    "weir_payments_by_role_total",
+    "counter",
+    "payments",
+    "Payments decided, by the part of the traffic: the champion's or the canary's.",
+    ("role",),
+)
+PAYMENTS_EXPLORED: Final = Metric(
+    "weir_payments_explored_total",
+    "counter",
+    "payments",
+    "Payments that exploration drew for: let through otherwise than proposed, or held.",
+    ("exploration",),
+)
+ALERTS_RAISED: Final = Metric(
+    "weir_alerts_total", "counter", "alerts", "Alerts raised, by kind: models that moved, drift.", ("kind",)
+)
 DECISION_LATENCY: Final = Metric(
     "weir_decision_latency_seconds",
     "histogram",
@@ -149,6 +166,13 @@ LAG_EVENT_TIME: Final = Metric(
     "gauge",
     "seconds",
     "How far the latest record read of a partition lies back in event time; grows on a quiet topic too.",
+    ("topic", "partition"),
+)
+LAG_ARRIVAL: Final = Metric(
+    "weir_lag_arrival_seconds",
+    "gauge",
+    "seconds",
+    "How far the last read of a Kinesis shard was behind its tip in time of arrival (millisBehindLatest).",
     ("topic", "partition"),
 )
 PARTITIONS_ASSIGNED: Final = Metric(
@@ -275,6 +299,9 @@ METRICS: Final = (
     PAYMENTS_UNSCORED,
     FLAGGED_PAYMENTS,
     OUTCOMES_MATCHED,
+    PAYMENTS_BY_ROLE,
+    PAYMENTS_EXPLORED,
+    ALERTS_RAISED,
     DECISION_LATENCY,
     END_TO_END_LATENCY,
     STAGE_LATENCY,
@@ -292,6 +319,7 @@ METRICS: Final = (
     EVENT_TIME,
     LAG_RECORDS,
     LAG_EVENT_TIME,
+    LAG_ARRIVAL,
     PARTITIONS_ASSIGNED,
     BROKER_UP,
     BROKER_ERRORS,

@@ -13,7 +13,7 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from flows.live_options import LiveOptions
-from flows.streams import parse_stream
+from flows.streams import kafka_stream, parse_stream
 from schemas.errors import ConfigError
 from tests.flows.live import Feed, Live, caught_up, check_published, kill, refused, stop, wait_until
 from tests.flows.running import ended
@@ -135,7 +135,7 @@ def test_while_a_stopped_process_lives_no_other_takes_its_place_and_nothing_is_p
 
 
 def test_urls_are_checked_without_showing_a_password() -> None:
-    assert parse_stream("x", "kafka://a:1,b:2/some.topic").bootstrap == "a:1,b:2"
+    assert kafka_stream("x", "kafka://a:1,b:2/some.topic").bootstrap == "a:1,b:2"
     for url in ("kafka://a/t", "kafka://a:1/", "http://a:1/t", "kafka://a:99999/t", "kafka://a:1/t/u"):
         with pytest.raises(ConfigError, match="expected a URL kafka://HOST:PORT"):
             parse_stream("x", url)

@@ -1,0 +1,89 @@
+"""The kind of a stream's URL → who reads and writes it: flows/stream_api.py says what all of them do.
+
+A process has one reader for its inputs and one publisher for its outputs,
+so all inputs are of one kind and all outputs are, not necessarily the same (flows/live_options.py refuses others).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from flows.kafka_client import one_cluster
+from flows.kafka_prepare import KafkaQuestions
+from flows.kafka_publish import Publisher as KafkaPublisher
+from flows.kafka_source import Reader as KafkaReader
+from flows.kafka_source import SourceState
+from flows.kafka_transactions import fence_gone
+from flows.live_options import LiveOptions
+from flows.source import Run
+from flows.stream_api import Publisher, Questions, Reader
+from flows.streams import KafkaStream, KinesisStream, Stream
+
+S = TypeVar("S")
+
+
+def questions_of(side: str, streams: Mapping[str, Stream], options: LiveOptions, run: Run) -> Questions:
+    """Who is asked about the topics of a side.
+
+    Raises:
+        ConfigError: The streams cannot be asked by one client.
+    """
+    kinesis = _only(streams, KinesisStream)
+    if kinesis:
+        from flows.kinesis_prepare import KinesisQuestions  # noqa: PLC0415  # boto3 loads long, for who has a use for it
+
+        return KinesisQuestions(side, kinesis.values(), options, run)
+    return KafkaQuestions(side, _only(streams, KafkaStream).values(), options, run)
+
+
+def open_reader(
+    streams: Mapping[str, Stream],
+    options: LiveOptions,
+    start: SourceState,
+    run: Run,
+    committed: Callable[[], Mapping[str, SourceState]],
+) -> Reader:
+    """The reader of the inputs.
+
+    Args:
+        streams: By input.
+        options: Of the flow.
+        start: Where all inputs stand.
+        run: Its pulse is told of waits.
+        committed: What the recovery store holds of all processes' inputs now.
+
+    Raises:
+        StreamPositionError: A log does not hold what the state wants.
+        StreamError: A stream cannot be read.
+    """
+    kinesis = _only(streams, KinesisStream)
+    if kinesis:
+        from flows.kinesis_source import KinesisReader  # noqa: PLC0415  # as above
+
+        return KinesisReader(options, list(kinesis.values()), start, run, committed)
+    names = [stream.topic for stream in streams.values()]
+    return KafkaReader(options, one_cluster("inputs", _only(streams, KafkaStream).values()), names, start, run)
+
+
+def open_publisher(
+    streams: Mapping[str, Stream], options: LiveOptions, run: Run, manifest: Mapping[str, Any]
+) -> Publisher:
+    """The publisher of the outputs; on Kafka, transactions that earlier starts left open are ended first.
+
+    Raises:
+        StreamError: A stream cannot be written.
+    """
+    kinesis = _only(streams, KinesisStream)
+    if kinesis:
+        from flows.kinesis_publish import KinesisPublisher  # noqa: PLC0415  # as above
+
+        return KinesisPublisher(options, kinesis, run)
+    topics = {name: stream.topic for name, stream in streams.items()}
+    brokers = one_cluster("outputs", _only(streams, KafkaStream).values())
+    fence_gone(options, manifest, brokers, run)
+    return KafkaPublisher(options, brokers, topics, run)
+
+
+def _only(streams: Mapping[str, Stream], kind: type[S]) -> dict[str, S]:
+    return {name: stream for name, stream in streams.items() if isinstance(stream, kind)}

@@ -1,0 +1,31 @@
+"""deploy/iam grants what the code asks AWS for, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+
+def _statements(root: Path, name: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((root / "deploy" / "iam" / name).read_text())["Statement"]
+    return found
+
+
+def test_the_policy_grants_the_calls_that_the_connector_makes(root: Path) -> None:
+    called: set[str] = set()
+    for module in sorted((root / "flows").glob("kinesis_*.py")):
+        called |= set(re.findall(r"client\.([a-z_]+)\(", module.read_text()))
+    wanted = {"kinesis:" + "".join(word.capitalize() for word in name.split("_")) for name in called}
+    by_name = {one["Sid"]: set(one["Action"]) for one in _statements(root, "weir-decide.json")}
+    assert by_name["WriteOutputsAndReadThemBack"] == wanted
+    assert by_name["ReadInputs"] == wanted - {"kinesis:PutRecords"}
+
+
+def test_no_policy_grants_whole_services_or_everything(root: Path) -> None:
+    for path in sorted((root / "deploy" / "iam").glob("*.json")):
+        for statement in _statements(root, path.name):
+            actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+            assert not [action for action in actions if "*" in action], path.name
+            assert statement.get("Resource") != "*", path.name

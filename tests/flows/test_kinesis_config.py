@@ -1,0 +1,162 @@
+"""URLs of Kinesis in weir.toml, what `weir config check` says of the streams, and whose credentials are used."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flows.config import Config, load_config
+from flows.config_check import check_config
+from flows.kinesis_check import judge_stream
+from flows.kinesis_client import ClientFault, client_of, stream_error
+from flows.kinesis_shards import facts_of
+from flows.live_options import LiveOptions
+from flows.profile import load_profile
+from flows.streams import KinesisStream, parse_stream
+from load_tests.kinesis_local import KinesisLocal
+from schemas.errors import ConfigError
+from tests.flows.kinesis_node import kinesis, small_profile
+from tests.flows.kinesis_proxy import Proxy, fault, proxied
+from tests.state.s3_server import missing, s3_server
+
+__all__ = ["kinesis"]
+
+ROLE = "arn:aws:iam::123456789012:role/weir"
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("kinesis://", "the stream's name may have"),
+        ("kinesis://a/b", "the stream's name may have"),
+        ("kinesis://a?regio=eu-west-1", "'regio' is none of region, endpoint, role, external_id, poll_ms"),
+        ("kinesis://a?region=Europe", "region is 'Europe', expected such as eu-west-1"),
+        ("kinesis://a?region=eu-west-1&region=eu-west-2", "'region' is given twice"),
+        ("kinesis://a?role=weir", "role is 'weir', expected such as arn:aws:iam::123456789012:role/weir"),
+        ("kinesis://a?external_id=x1", "external_id has no effect without role"),
+        ("kinesis://a?endpoint=127.0.0.1", "endpoint is '127.0.0.1', expected http"),
+        ("kinesis://a?poll_ms=1", "poll_ms is '1', expected 10 to 10000"),
+    ],
+)
+def test_a_url_that_is_wrong_says_why(url: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=r"expected a URL kinesis://STREAM") as found:
+        parse_stream("transactions", url)
+    assert why in str(found.value)
+
+
+@pytest.mark.parametrize("url", ["kinesis://AKIA:hunter2@a", "kinesis://a?endpoint=http://AKIA:hunter2@h:1"])
+def test_credentials_in_a_url_are_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match="credentials come from the environment"):
+        parse_stream("transactions", url)
+
+
+def test_a_url_says_all_there_is_to_say() -> None:
+    url = f"kinesis://payments?region=eu-west-1&endpoint=https://h&role={ROLE}&external_id=x-1&poll_ms=420"
+    assert parse_stream("t", url) == KinesisStream("payments", "eu-west-1", "https://h", ROLE, "x-1", 420)
+    assert parse_stream("t", "kinesis://payments").topic == "kinesis:payments"
+
+
+def test_the_streams_of_a_side_are_of_one_kind(tmp_path: Path) -> None:
+    outputs = {"decisions": "kafka://a:1/d", "dead_letters": "kafka://a:1/l"}
+    mixed = {"transactions": "kinesis://t?region=eu-west-1", "device_events": "kafka://a:1/e"}
+    with pytest.raises(ConfigError, match=r"inputs: expected all on Kafka or all on Kinesis.*kinesis:t"):
+        LiveOptions(tmp_path, mixed, outputs).streams()
+    LiveOptions(tmp_path, {"transactions": mixed["transactions"]}, outputs).streams()
+    twice = {"transactions": "kinesis://t?region=eu-west-1", "device_events": "kinesis://t?region=eu-west-2"}
+    with pytest.raises(ConfigError, match="two streams are called 'kinesis:t'"):
+        LiveOptions(tmp_path, twice, outputs).streams()
+
+
+def _config(server: KinesisLocal, directory: Path, endpoint: str, missing: bool = False) -> Config:
+    small_profile(directory / "p")
+    names = {
+        one: f"{one.replace('_', '-')}-{uuid.uuid4().hex[:6]}"
+        for one in ("transactions", "decisions", "labelled_outcomes", "dead_letters")
+    }
+    for name in list(names.values())[: 3 if missing else 4]:
+        server.make(name)
+    server.client.increase_stream_retention_period(StreamName=names["decisions"], RetentionPeriodHours=168)
+    urls = "\n".join(f'{one} = "{server.url(name)}"' for one, name in names.items()).replace(server.endpoint, endpoint)
+    path = directory / "weir.toml"
+    path.write_text(f'profile = "p"\n[streams]\n{urls}\n[state]\nfolder = "s"\n')
+    return load_config(path)
+
+
+@pytest.fixture
+def proxy(kinesis: KinesisLocal) -> Iterator[Proxy]:
+    with proxied(kinesis.endpoint) as found:
+        yield found
+
+
+def test_a_check_asks_kinesis_and_says_what_is_missing(kinesis: KinesisLocal, proxy: Proxy, tmp_path: Path) -> None:
+    config = _config(kinesis, tmp_path, proxy.endpoint, missing=True)
+    report = check_config(config, lambda _brokers: {})
+    (problem,) = report.problems
+    assert "streams.dead_letters): ResourceNotFoundException" in problem
+    assert "make it (docs/aws.md)" in problem
+    assert sum("stream kinesis:" in line for line in report.good) == 3
+    proxy.rules["DescribeStreamSummary"] = lambda _request, _ask: fault("InternalFailure", 500)
+    report = check_config(config, lambda _brokers: {})
+    assert not report.problems
+    assert sum("Kinesis does not answer (InternalFailure)" in line for line in report.unchecked) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "told", "why"),
+    [
+        ("transactions", {"RetentionPeriodHours": 169}, "it keeps payments 169 hours, and seen_ttl"),
+        ("decisions", {"RetentionPeriodHours": 24}, "it keeps records 24 hours; expected 168 at least"),
+        ("decisions", {"StreamStatus": "DELETING"}, "is DELETING; expected ACTIVE"),
+    ],
+)
+def test_streams_that_break_a_promise_are_refused(
+    kinesis: KinesisLocal, tmp_path: Path, name: str, told: dict[str, object], why: str
+) -> None:
+    config = _config(kinesis, tmp_path, kinesis.endpoint)
+    stream = parse_stream(name, config.streams[name])
+    assert isinstance(stream, KinesisStream)
+    good = {"StreamStatus": "ACTIVE", "RetentionPeriodHours": 168, "OpenShardCount": 1}
+    profile = load_profile(config.profile)
+    assert list(judge_stream(config, profile, name, stream, good)) == []
+    (problem,) = judge_stream(config, profile, name, stream, {**good, **told})
+    assert why in problem
+
+
+def test_a_role_is_assumed_with_the_credentials_found_and_its_own_sign_what_is_asked(
+    kinesis: KinesisLocal, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"role-{uuid.uuid4().hex[:6]}"
+    kinesis.make(name)
+    reason = missing()
+    if reason:
+        pytest.skip(reason)
+    with s3_server() as environment:  # moto answers for STS too
+        for variable, value in environment.items():
+            monkeypatch.setenv(variable, value)
+        own = environment["AWS_ACCESS_KEY_ID"]
+        plain = kinesis.url(name).replace(kinesis.endpoint, proxy.endpoint)
+        for url, signed_by_own in ((plain, True), (f"{plain}&role={ROLE}&external_id=x-1", False)):
+            proxy.keys.clear()
+            stream = parse_stream("t", url)
+            assert isinstance(stream, KinesisStream)
+            assert facts_of(client_of(stream), name).shards.keys() == {0}
+            assert (own in proxy.keys) is signed_by_own
+        assert all(key.startswith("ASIA") for key in proxy.keys)
+
+
+def test_no_message_holds_a_credential(kinesis: KinesisLocal, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAOFTHETEST")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2-of-the-test")
+    stream = parse_stream("t", kinesis.url("none").replace(kinesis.endpoint, proxy.endpoint))
+    assert isinstance(stream, KinesisStream)
+    client = client_of(stream)
+    for answer in (fault("UnrecognizedClientException"), fault("AccessDeniedException"), None):
+        proxy.rules["DescribeStreamSummary"] = lambda _request, _ask, answer=answer: answer  # type: ignore[misc]
+        with pytest.raises(ClientFault) as raised:
+            facts_of(client, "none")
+        told = str(stream_error("inputs", "none", raised.value))
+        assert "hunter2" not in told
+        assert "AKIA" not in told
