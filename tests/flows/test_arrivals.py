@@ -85,3 +85,27 @@ def test_a_crowd_is_told_while_others_catch_up() -> None:
     arrivals.at_end(("payments", 0))
     assert arrivals.crowded(0) == []
     assert arrivals.waiting == 2
+
+
+def test_settled_messages_come_in_the_order_of_their_appends_whenever_they_were_read() -> None:
+    now = [0.0]
+    sent = [
+        Sent("b", 0, 10, "2"),
+        Sent("a", 1, 10, "1"),
+        Sent("a", 0, 10, "0"),
+        Sent("a", 0, 30, "4"),
+        Sent("b", 0, 20, "3"),
+    ]
+    for order in (sent, [sent[0], sent[2], sent[4], sent[1], sent[3]]):
+        arrivals = Arrivals(Clock(), 0.005, lambda: now[0])
+        for place in (("a", 0), ("a", 1), ("b", 0)):
+            arrivals.add(place)
+            arrivals.at_end(place)
+        for one in order:
+            arrivals.push(one)
+        now[0] = 14.0
+        assert arrivals.take(9) == []  # appended at 10: another partition may still bring what came before
+        now[0] = 26.0
+        assert _names(arrivals.take(9)) == "0123"
+        now[0] = 99.0
+        assert _names(arrivals.take(9)) == "4"

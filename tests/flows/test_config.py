@@ -214,3 +214,35 @@ def test_a_file_that_is_no_toml_is_told_without_its_lines(tmp_path: Path) -> Non
     assert SECRET not in str(refused.value)
     with pytest.raises(ConfigError, match="cannot be read"):
         load_config(tmp_path / "none.toml")
+
+
+MODELS = """
+[models]
+artefacts = "file:///there"
+[learn]
+announce = "champion"
+release_every = "5m"
+"""
+
+
+def test_the_learner_has_a_state_and_a_pace_of_its_own(tmp_path: Path) -> None:
+    config = loaded(tmp_path, MODELS)
+    assert (config.models.artefacts, config.models.max_mib) == ("file:///there", 64)
+    assert config.learn.folder == tmp_path / "s-learn"
+    assert (config.learn.announce, config.learn.release_every_s, config.learn.settle_s) == ("champion", 300.0, 1.0)
+    assert config.learn.metrics_port == 9474
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ('[models]\nartefacts = "http://there"', "expected file:///FOLDER or s3://BUCKET/PREFIX"),
+        ('[learn]\nfolder = "s"', "expected another folder than state.folder"),
+        ('[learn]\nannounce = "boss"', "expected one of challenger, champion"),
+        ('[learn]\nsettle = "1ms"', "learn.settle"),
+        ('[learn.start]\ndecisions = "never"', "learn.start.decisions"),
+    ],
+)
+def test_what_is_wrong_of_learning_is_told(tmp_path: Path, more: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        loaded(tmp_path, more)

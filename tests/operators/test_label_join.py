@@ -26,8 +26,8 @@ CONFIG = SeenConfig(
 def features(tmp_path: Path) -> FeatureSet:
     path = tmp_path / "features.toml"
     path.write_text(
-        'id = "f"\nbase_currency = "EUR"\n[entities.account]\nkey = "account_id"\n'
-        'windows = ["1h"]\namount = ["count"]\n'
+        'id = "f"\nbase_currency = "EUR"\n[entities.account]\nkey = "account_id"\nwindows = ["1h"]\n'
+        'amount = ["count"]\n'
     )
     return load_feature_set(path)
 
@@ -154,8 +154,8 @@ def test_values_that_waited_through_a_change_of_the_feature_set_keep_their_names
     _join(features).on_batch(store, [_decision(features, 1, 1)])
     path = tmp_path / "other.toml"
     path.write_text(
-        'id = "g"\nbase_currency = "EUR"\n[entities.account]\nkey = "account_id"\n'
-        'windows = ["2h"]\namount = ["count"]\n'
+        'id = "g"\nbase_currency = "EUR"\n[entities.account]\nkey = "account_id"\nwindows = ["2h"]\n'
+        'amount = ["count"]\n'
     )
     other = LabelJoin(CONFIG, load_feature_set(path), lambda *_: None, maps_features=True)
     store.memo.clear()

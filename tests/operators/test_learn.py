@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from operators.features import FeatureSet, load_feature_set
+from operators.inflight import LABEL, RELEASE, TICK, InFlight
+from operators.learn import Learn, Made
+from operators.learning import LearningConfig, load_learning
+from operators.model import restore_model
+from schemas.events import Label, Tick
+from state.testing import DictStore
+
+S = 1_000_000
+Declared = tuple[FeatureSet, LearningConfig]
+
+
+@pytest.fixture
+def declared(tmp_path: Path) -> Declared:
+    path = tmp_path / "features.toml"
+    path.write_text(
+        'id = "f"\nbase_currency = "EUR"\n[entities.account]\nkey = "account_id"\nwindows = ["1h"]\n'
+        'amount = ["count"]\n'
+    )
+    features = load_feature_set(path)
+    (tmp_path / "learning.toml").write_text('[model]\nid = "m"\nversion = "1"\nfeatures = ["amount"]\nmin_labels = 5\n')
+    return features, load_learning(tmp_path / "learning.toml", features)
+
+
+def _learn(declared: Declared, every_us: int | None = 10 * S) -> Learn:
+    return Learn(declared[0], restore_model(*declared), every_us)
+
+
+def _label(features: FeatureSet, number: int, rng: random.Random, *, own: bool = True) -> InFlight:
+    fraud = rng.random() < 0.3
+    label = Label(
+        transaction_id=f"t{number}",
+        event_time_us=number * S,
+        payment_event_time_us=0,
+        payment_seen_at_us=0,
+        fraud=fraud,
+        weight=1.0 if fraud else 2.0,
+        source="chargeback",
+    )
+    item = InFlight(LABEL, (number,), label, ("outcomes", 0, number), number * S, [], [])
+    if own:
+        values = features.new_values()
+        values[0] = rng.lognormvariate(3 if fraud else 2, 1)
+        item.known = values
+    item.detail = {"score": 0.5, "decided_at": number * S, "label": "fraud", "action": "approve"}
+    return item
+
+
+def _tick(at: int) -> InFlight:
+    return InFlight(TICK, (at,), Tick(event_time_us=at * S), ("ticks", 0, 0), at * S, [], [])
+
+
+def _made(items: list[InFlight]) -> list[Made]:
+    found: list[Any] = [item.detail for item in items if item.kind == RELEASE]
+    return found
+
+
+def _items(features: FeatureSet) -> list[InFlight]:
+    rng = random.Random(1)
+    items = []
+    for number in range(1, 101):
+        items.append(_label(features, number, rng))
+        if number % 20 == 0:
+            items += [_tick(number)] * 4  # as every shard of the join passes one on
+    return items
+
+
+def test_the_model_and_its_releases_do_not_depend_on_batches_or_on_where_it_was_resumed(declared: Declared) -> None:
+    once = _learn(declared)
+    store = DictStore()
+    whole = _made(once.on_batch(store, _items(declared[0])))
+    once.on_snapshot(store)
+    rng = random.Random(2)
+    items, cut, other = _items(declared[0]), [], DictStore()
+    learn = _learn(declared)
+    while items:
+        size = rng.randrange(1, 15)
+        cut += learn.on_batch(other, items[:size])
+        items = items[size:]
+        learn.on_snapshot(other)
+        other = other.reopened(other.commit())
+        learn = _learn(declared)
+    assert store.as_dict()[b"M"] == other.as_dict()[b"M"]
+    assert [(one.sha256, one.version, one.created_at_us) for one in _made(cut)] == [
+        (one.sha256, one.version, one.created_at_us) for one in whole
+    ]
+    assert [one.version for one in whole] == ["1+20", "1+40", "1+60", "1+80", "1+100"]
+
+
+def test_what_was_learned_and_released_is_told(declared: Declared) -> None:
+    learn, store = _learn(declared), DictStore()
+    first, second, *_ = _made(learn.on_batch(store, _items(declared[0])))
+    assert (first.labels, first.ledger.frauds + first.ledger.genuine, len(first.latest)) == (20, 20, 20)
+    assert (second.ledger.version, second.ledger.sha256) == (first.version, first.sha256)
+    assert first.latest[0][1] is None  # untrained when it met the first
+    assert first.latest[-1][1] is not None
+    assert second.importances
+
+
+def test_labels_of_another_feature_set_pass_by_and_an_untrained_model_is_not_released(declared: Declared) -> None:
+    learn, store = _learn(declared), DictStore()
+    rng = random.Random(3)
+    others = [_label(declared[0], number, rng, own=False) for number in range(1, 50)]
+    assert not _made(learn.on_batch(store, [*others, _tick(100)]))
+    out = learn.on_batch(store, [_label(declared[0], 101, rng), _tick(120)])
+    assert [item.kind for item in out] == [LABEL, TICK]
+
+
+def test_without_a_model_labels_pass_through(declared: Declared) -> None:
+    learn, store = Learn(declared[0], None, None), DictStore()
+    items = _items(declared[0])
+    assert learn.on_batch(store, items) == items
+    learn.on_snapshot(store)
+    assert not store.as_dict()
