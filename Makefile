@@ -1,5 +1,5 @@
 # make setup | demo | test | lint | bench | bench-state | live | chaos | chaos-live | chaos-kinesis | bench-kinesis | lock; each sets up .venv first and needs nothing but Python 3.11 or 3.12.
-.PHONY: setup demo test lint bench bench-state live chaos chaos-live chaos-kinesis bench-kinesis lock format
+.PHONY: setup demo test lint bench bench-quality bench-state live chaos chaos-live chaos-kinesis bench-kinesis image-check lock format
 
 setup:
 	@./deploy/setup.sh
@@ -22,6 +22,15 @@ format: setup
 # Decisions per second on one core, file to file, durable state; see README for what is measured.
 bench: setup
 	.venv/bin/python -m load_tests.bench_decide --out bench-out
+
+# Average precision, AUC and CP@100 of the learners on late labels, beside XGBoost retrained weekly (in .venv-bench).
+bench-quality: setup .venv-bench/bin/xgboost-ready
+	.venv/bin/python -m load_tests.bench_quality --out bench-out/quality --xgboost .venv-bench/bin/python
+
+.venv-bench/bin/xgboost-ready: deploy/bench.lock
+	.venv/bin/python -m venv .venv-bench
+	.venv/bin/uv pip install --quiet --python .venv-bench/bin/python --require-hashes --requirement deploy/bench.lock
+	touch $@
 
 # Memory, resume, stalls and throughput at 100 thousand, 1 million and 5 million entities; the states are kept.
 bench-state: setup
@@ -48,11 +57,17 @@ chaos-kinesis: setup
 bench-kinesis: setup
 	.venv/bin/python -m load_tests.bench_kinesis --out bench-out/kinesis
 
+# The image without a container engine: the Dockerfile's steps in a plain directory, then what compose runs, over a Kafka.
+image-check: setup
+	.venv/bin/python -m load_tests.image --out image-out
+
 # Exact versions with hashes of everything, for both Python versions; and of what the image is made of.
 lock: setup
 	.venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 		--extra dev pyproject.toml -o requirements.lock
 	.venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 		--custom-compile-command "make lock" -c requirements.lock pyproject.toml -o deploy/image.lock
+	printf 'xgboost-cpu>=3\nnumpy\n' | .venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
+		--python-version 3.11 --custom-compile-command "make lock" - -o deploy/bench.lock
 	echo hatchling | .venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate \
 		--python-version 3.11 --custom-compile-command "make lock" -c requirements.lock - -o deploy/build.lock

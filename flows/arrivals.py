@@ -8,6 +8,7 @@ read to its end once never holds up others again.
 
 from __future__ import annotations
 
+import math
 import time
 from bisect import bisect_right
 from collections.abc import Callable
@@ -53,11 +54,26 @@ class Arrivals:
         waiting: How many.
     """
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        monotonic: Callable[[], float] = time.monotonic,
+        settle_s: float = 0.0,
+        now_ms: Callable[[], float] = lambda: time.time() * 1_000,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            monotonic: Seconds, by which partitions hold up others.
+            settle_s: For how long after its append a message is held; then the order is that of the appends, and of
+                topic, partition and offset among equals, so that it comes out the same whenever it is read.
+            now_ms: This machine's time, which the brokers' must not be behind by more than `settle_s`.
+        """
         self.waiting = 0
         self._monotonic = monotonic
         self._lanes: dict[Place, _Lane] = {}
-        self._queue: list[tuple[int, int, Any]] = []  # (milliseconds, number, message), sorted unless `_mixed`
+        self._settle_ms = settle_s * 1_000
+        self._now_ms = now_ms
+        self._queue: list[tuple[int, Any, Any]] = []  # (milliseconds, number, message), sorted unless `_mixed`
         self._mixed = False
         self._number = 0
         self._catching = 0
@@ -78,9 +94,12 @@ class Arrivals:
         appended_ms = message.timestamp()[1]
         lane.last_ms = max(lane.last_ms, appended_ms)
         queue = self._queue
-        if queue and lane.last_ms < queue[-1][0]:
+        if queue and (self._settle_ms or lane.last_ms < queue[-1][0]):
             self._mixed = True
-        queue.append((lane.last_ms, self._number, message))
+        number: Any = self._number
+        if self._settle_ms:
+            number = (message.topic(), message.partition(), self._number)
+        queue.append((lane.last_ms, number, message))
         self._number += 1
         self.waiting += 1
         if self._catching:
@@ -114,6 +133,8 @@ class Arrivals:
         if self._catching:
             # Not later than what a partition may deliver next, which is not earlier than its last.
             end = bisect_right(queue, self._bound_ms(), key=_milliseconds)
+        if self._settle_ms:
+            end = min(end, bisect_right(queue, math.floor(self._now_ms() - self._settle_ms), key=_milliseconds))
         end = min(end, most)
         taken = [message for _, _, message in queue[:end]]
         self._queue = queue[end:]
@@ -132,5 +153,5 @@ class Arrivals:
         return bound_ms
 
 
-def _milliseconds(entry: tuple[int, int, Any]) -> int:
+def _milliseconds(entry: tuple[int, Any, Any]) -> int:
     return entry[0]

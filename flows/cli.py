@@ -18,7 +18,9 @@ import typer
 from flows.contracts_cli import contracts_app
 from flows.dead_letters_cli import dead_letters_app
 from flows.exits import exit_code
+from flows.learn_live import learn_command
 from flows.live_cli import add_flow, config_app
+from flows.models_cli import models_app
 from flows.rekey import rekey_command
 from flows.state_cli import state_app
 from flows.topics_cli import topics_app
@@ -43,6 +45,7 @@ app.add_typer(contracts_app, name="contracts")
 app.add_typer(topics_app, name="topics")
 app.add_typer(config_app, name="config")
 app.add_typer(dead_letters_app, name="dead-letters")
+app.add_typer(models_app, name="models")
 state_app.command("rekey")(rekey_command)
 
 
@@ -53,6 +56,7 @@ def _decide_live(process: LiveProcess) -> None:
 
 
 add_flow(app, "decide", "Decide payments as they come, by weir.toml.", _decide_live)
+app.command("learn")(learn_command)
 
 
 def main() -> None:
@@ -213,6 +217,10 @@ def replay(
         _member_path(out, process[0] if process else 0).write_text(json.dumps(metrics))
         raise typer.Exit
     metrics |= _backup_counts(backups)
+    if metrics["finished"] and loaded.learning.model is not None:
+        from flows.evaluation import evaluate  # noqa: PLC0415
+
+        metrics["evaluation"] = evaluate(out, loaded.learning.evaluation)
     _finish(bool(metrics["finished"]), profile, events, out, metrics, report=report)
 
 

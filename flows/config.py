@@ -22,6 +22,8 @@ from schemas.validate import IDENTIFIER_FIELDS, Limits
 
 INPUTS: Final = ("transactions", "device_events", "identity_events", "outcomes")
 OUTPUTS: Final = ("decisions", "labelled_outcomes", "dead_letters")
+MODELS: Final = "models"
+"""Stream of releases: read by `weir decide`, written by `weir learn` and `weir models`."""
 DAY_S: Final = 86_400.0
 STARTS: Final = ("earliest", "latest")
 
@@ -69,6 +71,7 @@ class DecideSection:
     epoch_s: float
     deadlines: bool
     transactional: bool
+    transaction_s: float
     start: Mapping[str, str | int]
     stop_within_s: float
     no_progress_after_s: float
@@ -122,6 +125,31 @@ class StateSection:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelsSection:
+    """[models]. Where artefacts lie, and who signs; `artefacts` is None where no models are announced."""
+
+    artefacts: str | None
+    keys_file: Path | None
+    max_mib: int
+
+
+@dataclass(frozen=True, slots=True)
+class LearnSection:
+    """[learn]. Times in seconds; `announce` is what a release of the learner may do."""
+
+    folder: Path
+    group: str
+    batch: int
+    epoch_s: float
+    settle_s: float
+    unmatched_after_s: float
+    release_every_s: float
+    announce: str
+    metrics_port: int
+    start: Mapping[str, str | int]
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """weir.toml, parsed and checked as far as that goes without a broker.
 
@@ -149,6 +177,8 @@ class Config:
     limits: Limits
     processes: int
     addresses: tuple[str, ...]
+    models: ModelsSection
+    learn: LearnSection
     metrics_host: str
     metrics_port: int
     log_level: str
@@ -229,6 +259,8 @@ def _config(path: Path, top: Table, problems: list[str]) -> Config:
         limits=_limits(top.table("limits"), frozenset(safe)),
         processes=processes,
         addresses=addresses,
+        models=_models(top.table("models"), streams),
+        learn=_learn(top.table("learn"), state, streams),
         metrics_host=metrics_host,
         metrics_port=metrics_port,
         log_level=log_level,
@@ -239,7 +271,7 @@ def _config(path: Path, top: Table, problems: list[str]) -> Config:
 def _streams(table: Table) -> dict[str, str]:
     streams: dict[str, str] = {}
     form = "a URL kafka://HOST:PORT[,HOST:PORT]/TOPIC or kinesis://STREAM[?region=REGION&...]"
-    for name in (*INPUTS, *OUTPUTS):
+    for name in (*INPUTS, *OUTPUTS, MODELS):
         needed = name in ("transactions", *OUTPUTS)
         url = table.needed_text(name, form) if needed else table.text(name, "", form)
         if not url:
@@ -283,8 +315,8 @@ def _decide(table: Table, streams: Mapping[str, str]) -> DecideSection:
     if not _GROUP.match(group):
         table.refuse("group", group, "1 to 249 printable characters without blanks")
     transactional = table.truth("transactional", False)
-    if transactional:
-        table.refuse("transactional", True, "false: Kafka transactions are not built yet")
+    if not transactional and "transaction_every" in table.left():
+        table.refuse("transaction_every", "set", "nothing: it has no effect without transactional = true")
     section = DecideSection(
         group=group,
         batch=table.whole("batch", 500, 1, 100_000),
@@ -292,7 +324,8 @@ def _decide(table: Table, streams: Mapping[str, str]) -> DecideSection:
         epoch_s=table.seconds("epoch", 1.0, 0.05, 60.0),
         deadlines=table.truth("deadlines", True),
         transactional=transactional,
-        start=_starts(table.table("start"), streams),
+        transaction_s=table.seconds("transaction_every", 0.1, 0.005, 60.0),
+        start=_starts(table.table("start"), streams, (*INPUTS, "labelled_outcomes")),
         stop_within_s=table.seconds("stop_within", 10.0, 0.1, 3600.0),
         no_progress_after_s=table.seconds("no_progress_after", 30.0, 0.0, DAY_S),
     )
@@ -300,10 +333,10 @@ def _decide(table: Table, streams: Mapping[str, str]) -> DecideSection:
     return section
 
 
-def _starts(table: Table, streams: Mapping[str, str]) -> dict[str, str | int]:
+def _starts(table: Table, streams: Mapping[str, str], names: tuple[str, ...]) -> dict[str, str | int]:
     form = "'earliest', 'latest' or a time such as '2026-11-01T00:00:00Z'"
     starts: dict[str, str | int] = {}
-    for name in (*INPUTS, "labelled_outcomes"):
+    for name in names:
         value = table.text(name, "earliest", form)
         if value in STARTS:
             starts[name] = value
@@ -314,6 +347,41 @@ def _starts(table: Table, streams: Mapping[str, str]) -> dict[str, str | int]:
             table.refuse(name, value, form)
     table.close()
     return {name: start for name, start in starts.items() if name in streams}
+
+
+def _models(table: Table, streams: Mapping[str, str]) -> ModelsSection:
+    form = "file:///FOLDER or s3://BUCKET/PREFIX"
+    artefacts = table.text("artefacts", None, form)
+    if artefacts is not None and not artefacts.startswith(("file:///", "s3://")):
+        table.refuse("artefacts", artefacts, form)
+    if artefacts is None and MODELS in streams:
+        table.missing("artefacts", f"{form}, since streams.models is set")
+    section = ModelsSection(artefacts, _file(table, "keys_file"), table.whole("max_mib", 64, 1, 4_096))
+    table.close()
+    return section
+
+
+def _learn(table: Table, state: StateSection, streams: Mapping[str, str]) -> LearnSection:
+    group = table.text("group", "weir-learn", "the name of a consumer group")
+    if not _GROUP.match(group):
+        table.refuse("group", group, "1 to 249 printable characters without blanks")
+    folder = table.path("folder") or state.folder.with_name(f"{state.folder.name}-learn")
+    if folder == state.folder:
+        table.refuse("folder", str(folder), "another folder than state.folder: learning keeps a state of its own")
+    section = LearnSection(
+        folder=folder,
+        group=group,
+        batch=table.whole("batch", 2_000, 1, 100_000),
+        epoch_s=table.seconds("epoch", 2.0, 0.05, 60.0),
+        settle_s=table.seconds("settle", 1.0, 0.2, 60.0),
+        unmatched_after_s=table.seconds("unmatched_after", 7 * DAY_S, 1.0, 400 * DAY_S),
+        release_every_s=table.seconds("release_every", 3_600.0, 1.0, 90 * DAY_S),
+        announce=table.choice("announce", "challenger", ("challenger", "champion")),
+        metrics_port=table.whole("metrics_port", 9474, 0, 65_535),
+        start=_starts(table.table("start"), streams, ("decisions", "outcomes")),
+    )
+    table.close()
+    return section
 
 
 def _wire(table: Table) -> WireSection:

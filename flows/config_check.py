@@ -15,11 +15,13 @@ from typing import Any, Final, TypeVar
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]  # exported, but not in __all__
 
-from flows.config import INPUTS, Config
+from flows.config import INPUTS, MODELS, Config
 from flows.profile import Profile, load_profile
 from flows.streams import KinesisStream, parse_stream
-from schemas.errors import ConfigError, WeirError
+from schemas.errors import ConfigError, SecretError, WeirError
+from schemas.signing import SigningKeys
 from schemas.tokens import TokenKeys
+from state.artefacts import MIB, ArtefactStore
 from state.keys import StateKeys
 from state.object_store import ObjectStore
 from state.options import StateOptions
@@ -77,6 +79,9 @@ def check_config(config: Config, properties: Callable[[str], Mapping[str, Any]] 
     if config.state.backup_to is not None:
         url = config.state.backup_to
         _attempt(report, f"place of backups {url}", lambda: ObjectStore(url))
+    if config.models.artefacts is not None:
+        _attempt(report, f"place of artefacts {config.models.artefacts}", lambda: artefact_store(config))
+        _attempt(report, "keys of models", lambda: model_keys(config))
     _attempt(report, f"state folder {config.state.folder}", lambda: check_folder(config))
     if properties is None:
         report.unchecked.append("topics: no broker was asked")
@@ -101,6 +106,37 @@ def state_keys(config: Config) -> StateKeys | None:
     if config.state.keys_file is not None:
         return StateKeys.from_file(config.state.keys_file)
     return StateKeys.from_environment(os.environ)
+
+
+def model_keys(config: Config) -> SigningKeys:
+    """Keys that releases are signed with: of the file, else of the environment.
+
+    Raises:
+        SecretError: There are none, or they cannot be used.
+    """
+    if config.models.keys_file is not None:
+        return SigningKeys.from_file(config.models.keys_file)
+    keys = SigningKeys.from_environment(os.environ)
+    if keys is None:
+        message = (
+            f"{config.path}: releases are signed, and there is no key; expected models.keys_file, "
+            "WEIR_MODEL_KEYS_FILE or WEIR_MODEL_KEYS (docs/learning.md tells how to make one)"
+        )
+        raise SecretError(message)
+    return keys
+
+
+def artefact_store(config: Config) -> ArtefactStore:
+    """Where artefacts lie.
+
+    Raises:
+        ConfigError: models.artefacts is not set.
+        BackupError: Its URL cannot be used.
+    """
+    if config.models.artefacts is None:
+        message = f"{config.path}: models.artefacts is missing; expected file:///FOLDER or s3://BUCKET/PREFIX"
+        raise ConfigError(message)
+    return ArtefactStore(config.models.artefacts, config.models.max_mib * MIB)
 
 
 def state_options(config: Config) -> StateOptions:
@@ -233,6 +269,13 @@ def judge_topics(
             yield f"{where} {_NOT_THERE}"
             continue
         policy = topic.settings.get("cleanup.policy", "delete")
+        if stream == MODELS:
+            if policy != "compact" or topic.partitions != 1:
+                yield (
+                    f"{where}: cleanup.policy is {policy!r} with {topic.partitions} partitions; expected 'compact' and "
+                    "one: its order says who is champion, and it is read whole"
+                )
+            continue
         if policy != "delete":
             yield f"{where}: cleanup.policy is {policy!r}; expected 'delete': compaction would drop records unread"
         if stream == "transactions":

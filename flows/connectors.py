@@ -7,17 +7,19 @@ so all inputs are of one kind and all outputs are, not necessarily the same (flo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from flows.kafka_client import one_cluster
 from flows.kafka_prepare import KafkaQuestions
 from flows.kafka_publish import Publisher as KafkaPublisher
 from flows.kafka_source import Reader as KafkaReader
 from flows.kafka_source import SourceState
+from flows.kafka_transactions import fence_gone
 from flows.live_options import LiveOptions
 from flows.source import Run
 from flows.stream_api import Publisher, Questions, Reader
 from flows.streams import KafkaStream, KinesisStream, Stream
+from schemas.errors import ConfigError
 
 S = TypeVar("S")
 
@@ -65,19 +67,35 @@ def open_reader(
     return KafkaReader(options, one_cluster("inputs", _only(streams, KafkaStream).values()), names, start, run)
 
 
-def open_publisher(streams: Mapping[str, Stream], options: LiveOptions, run: Run) -> Publisher:
-    """The publisher of the outputs.
+def open_publisher(
+    streams: Mapping[str, Stream], options: LiveOptions, run: Run, manifest: Mapping[str, Any]
+) -> Publisher:
+    """The publisher of the outputs; with Kafka, transactional ids of earlier starts are fenced first.
+
+    Args:
+        streams: By output.
+        options: Of the flow.
+        run: Its pulse is told of waits.
+        manifest: Of the state folder.
 
     Raises:
+        ConfigError: Transactions are asked for where there are none.
         StreamError: A stream cannot be written.
     """
     kinesis = _only(streams, KinesisStream)
     if kinesis:
+        if options.transactional:
+            message = (
+                "decide.transactional is true: expected outputs on Kafka, found Kinesis, which has no transactions"
+            )
+            raise ConfigError(message)
         from flows.kinesis_publish import KinesisPublisher  # noqa: PLC0415  # as above
 
         return KinesisPublisher(options, kinesis, run)
     topics = {name: stream.topic for name, stream in streams.items()}
-    return KafkaPublisher(options, one_cluster("outputs", _only(streams, KafkaStream).values()), topics, run)
+    brokers = one_cluster("outputs", _only(streams, KafkaStream).values())
+    fence_gone(options, manifest, brokers, run)
+    return KafkaPublisher(options, brokers, topics, run)
 
 
 def _only(streams: Mapping[str, Stream], kind: type[S]) -> dict[str, S]:

@@ -75,9 +75,13 @@ def check(registry: Annotated[str | None, _Url] = None, ca: _Ca = None) -> None:
 
 @contracts_app.command()
 def register(registry: Annotated[str, _Url], ca: _Ca = None) -> None:
-    """Register every contract with a schema registry; one that stands there already is left as it is."""
+    """Register every contract with a schema registry; one that stands there already is left as it is.
+
+    The registry is told to refuse what is not BACKWARD compatible under these names: Apicurio takes anything otherwise.
+    """
     from schemas.codec import CONTRACTS  # noqa: PLC0415
 
     client = _registry(registry, ca)
     for name in CONTRACTS:
         typer.echo(f"{subject_of(name)}: id {client.register(subject_of(name), published_form(name))}")
+        client.keep_backward(subject_of(name))

@@ -201,6 +201,8 @@ class _Encode:
                 labelled.append(Publication(identity, line, seen_at_us))
             elif item.kind == ALERT:
                 count("alerts", detail["kind"])
+                if observer is not None:
+                    observer.alert(detail)
                 alerts.append(Publication(alert_identity(detail["alert_id"]), encode_json("alert", detail), seen_at_us))
             elif item.kind == DEAD_LETTER:
                 count("dead_letters", detail[0])

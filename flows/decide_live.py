@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any, Final
 
-from flows.config import Config, WireSection
-from flows.config_check import pan_keys, state_keys, state_options
+from flows.config import MODELS, Config, WireSection
+from flows.config_check import artefact_store, model_keys, pan_keys, state_keys, state_options
 from flows.contracts_cli import published_form, subject_of
 from flows.kafka_properties import kafka_properties
 from flows.live import run_live
+from flows.live_graph import DecideGraph
 from flows.live_options import INPUTS, OUTPUTS, LiveOptions
-from flows.live_process import CONTRACTS, LiveProcess
+from flows.live_process import CONTRACTS, LiveProcess, now_us
 from flows.registry import registry_of
+from flows.releases import ReleaseSource, ReleaseWatch
+from flows.streams import kafka_stream
+from operators.model import restore_model
+from schemas.errors import ConfigError
 from schemas.wire import AvroEncoder, JsonDecoder, JsonEncoder, WireDecoder, WireEncoder
 from schemas.wire_avro import FingerprintDecoder, FingerprintEncoder, FramedDecoder, FramedEncoder
 
@@ -29,7 +35,52 @@ def decide_live(process: LiveProcess) -> None:
         StateError: The state cannot be resumed.
         StreamError: A stream cannot be read or written.
     """
-    run_live(process.profile, live_options(process), process.run)
+    options = live_options(process)
+    with ExitStack() as stack:
+        models = announced_models(process)
+        if models is not None:
+            stack.callback(models.close)
+            models.start()
+        graph = DecideGraph(process.profile, options, process.run.stats, now_us, models)
+        run_live(process.profile, options, process.run, graph)
+
+
+def announced_models(process: LiveProcess) -> ReleaseWatch | None:
+    """The models that are announced; None where no stream or no [model] is declared: the profile's own decides.
+
+    Raises:
+        ConfigError: [models] or its keys are missing or cannot be used.
+    """
+    config, profile = process.config, process.profile
+    url = config.streams.get(MODELS)
+    if url is None:
+        return None
+    if profile.learning.model is None:
+        message = f"{config.path}: streams.models is set, and {profile.name}/learning.toml declares no [model] to take"
+        raise ConfigError(message)
+    cache = config.state.folder / f"models-{process.member.number if process.member else 0}"
+    restore = restore_model(profile.features, profile.learning)
+    return ReleaseWatch(release_source(config), profile.features, restore, cache, process.run, process.metrics)
+
+
+def release_source(config: Config) -> ReleaseSource:
+    """Where releases come from.
+
+    Raises:
+        ConfigError: [streams] models, [models] or its keys are missing or cannot be used.
+    """
+    url = config.streams.get(MODELS)
+    if url is None:
+        message = f"{config.path}: streams.models is missing; expected kafka://HOST:PORT/models.v1"
+        raise ConfigError(message)
+    decoders, _ = wire_of(config.wire, {MODELS: url}, ())
+    return ReleaseSource(
+        kafka_stream(MODELS, url),
+        client_properties(config),
+        decoders[MODELS],
+        model_keys(config),
+        artefact_store(config),
+    )
 
 
 def live_options(process: LiveProcess) -> LiveOptions:
@@ -50,7 +101,7 @@ def live_options(process: LiveProcess) -> LiveOptions:
         epoch=timedelta(seconds=config.decide.epoch_s),
         batch=config.decide.batch,
         linger=timedelta(seconds=config.decide.linger_s),
-        kafka=_client_properties(config),
+        kafka=client_properties(config),
         group=config.decide.group,
         start={name: start for name, start in config.decide.start.items() if name in inputs},
         headers=config.wire.headers,
@@ -60,6 +111,8 @@ def live_options(process: LiveProcess) -> LiveOptions:
         limits=config.limits,
         tokeniser=pan_keys(config),
         deadlines=config.decide.deadlines,
+        transactional=config.decide.transactional,
+        transaction_s=config.decide.transaction_s,
         memory=state_options(config),
         state_keys=state_keys(config),
         process=None if member is None else (member.number, member.addresses),
@@ -67,7 +120,9 @@ def live_options(process: LiveProcess) -> LiveOptions:
     )
 
 
-def wire_of(wire: WireSection, inputs: Mapping[str, Any]) -> tuple[dict[str, WireDecoder], WireEncoder]:
+def wire_of(
+    wire: WireSection, inputs: Mapping[str, Any], published: tuple[str, ...] = _PUBLISHED
+) -> tuple[dict[str, WireDecoder], WireEncoder]:
     """Decoder of each input, and the encoder of the outputs, by [wire]; registers what is published.
 
     Raises:
@@ -80,7 +135,7 @@ def wire_of(wire: WireSection, inputs: Mapping[str, Any]) -> tuple[dict[str, Wir
     if registry is None:
         decoders: dict[str, WireDecoder] = {name: FingerprintDecoder(CONTRACTS[name]) for name in inputs}
         return decoders, AvroEncoder(FingerprintEncoder(), FingerprintDecoder("decision"))
-    ids = {name: registry.register(subject_of(name), published_form(name)) for name in _PUBLISHED}
+    ids = {name: registry.register(subject_of(name), published_form(name)) for name in published}
     framed: dict[str, WireDecoder] = {name: FramedDecoder(CONTRACTS[name], registry) for name in inputs}
     return framed, AvroEncoder(FramedEncoder(ids), FramedDecoder("decision", registry))
 
@@ -95,7 +150,7 @@ def output_decoders(wire: WireSection) -> dict[str, WireDecoder]:
     return {name: FramedDecoder(name, registry) for name in _PUBLISHED}
 
 
-def _client_properties(config: Config) -> dict[str, str | int | float | bool]:
+def client_properties(config: Config) -> dict[str, str | int | float | bool]:
     """Properties of all clients; addresses and names are the flow's own."""
     told = kafka_properties(config, "")
     return {name: value for name, value in told.items() if name not in ("bootstrap.servers", "client.id")}

@@ -18,6 +18,8 @@ from schemas.errors import (
     ConfigError,
     StateLayoutError,
     StateVersionError,
+    StreamFencedError,
+    StreamMissingError,
     StreamPositionError,
     WeirError,
 )
@@ -56,7 +58,15 @@ _forms: list[Form] = []
 
 def exit_code(error: WeirError) -> int:
     """REFUSED when starting again cannot help, else FAILED."""
-    refused = (BackupError, ConfigError, StateVersionError, StateLayoutError, StreamPositionError)
+    refused = (
+        BackupError,
+        ConfigError,
+        StateVersionError,
+        StateLayoutError,
+        StreamPositionError,
+        StreamMissingError,
+        StreamFencedError,
+    )
     return REFUSED if isinstance(error, refused) else FAILED
 
 

@@ -17,28 +17,33 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
     ResourceType,
 )
 
-from flows.kafka_security import KafkaSecurity, explain
+from flows.kafka_advice import explain
 from flows.topics import Step, Topic
 from schemas.errors import StreamError
 
 # A cluster answers in milliseconds; a controller being elected in seconds. Longer makes a wrong address tedious.
 _TIMEOUT_S: Final = 15.0
+_LOOK_S: Final = 1.0
+_HOPELESS: Final = ("_AUTHENTICATION", "_SSL", "SASL_AUTHENTICATION_FAILED")
 
 
 class Admin:
     """Topics of one cluster."""
 
-    def __init__(self, brokers: str, security: KafkaSecurity) -> None:
-        """Connect on first use."""
+    def __init__(self, brokers: str, properties: Mapping[str, Any]) -> None:
+        """Connect on first use.
+
+        Args:
+            brokers: HOST:PORT, for messages.
+            properties: Of a client of ours (flows/kafka_properties.py).
+        """
         self._brokers = brokers
         self._seen: list[tuple[str, str]] = []
         self._client = AdminClient(
             {
-                "bootstrap.servers": brokers,
-                "client.id": "weir-topics",
+                **properties,
                 "log_level": 0,  # what went wrong is told once, by us
                 "error_cb": lambda error: self._seen.append((error.name(), error.str())),  # type: ignore[dict-item]  # the stub knows no callbacks
-                **security.properties(),
             }
         )
 
@@ -49,11 +54,7 @@ class Admin:
             StreamError: The cluster cannot be reached or refuses.
         """
         wanted = set(names)
-        known = {
-            name: one
-            for name, one in self._do(lambda: self._client.list_topics(timeout=_TIMEOUT_S)).topics.items()
-            if name in wanted
-        }
+        known = {name: one for name, one in self._do(self._listed).topics.items() if name in wanted}
         if not known:
             return {}
         resources = [ConfigResource(ResourceType.TOPIC, name) for name in known]
@@ -99,6 +100,17 @@ class Admin:
                 message = f"{self._brokers}: {topic.name} was created, and no broker shows it yet; run plan again"
                 raise StreamError(message)
             time.sleep(0.1)
+
+    def _listed(self) -> Any:
+        """All topics; what no patience cures is told at once."""
+        deadline = time.monotonic() + _TIMEOUT_S
+        while True:
+            try:
+                return self._client.list_topics(timeout=_LOOK_S)
+            except KafkaException:
+                self._client.poll(0)
+                if time.monotonic() > deadline or any(name in _HOPELESS for name, _ in self._seen):
+                    raise
 
     def _do(self, work: Callable[[], Any]) -> Any:
         try:

@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from flows.live_hooks import LiveHooks
 from flows.streams import KafkaStream
 from flows.watchdog import Pulse
-from schemas.errors import ConfigError, StreamError, StreamPositionError
+from schemas.errors import ConfigError, StreamError, StreamMissingError, StreamPositionError
 
 TELL_EVERY_S: Final = 60.0
 ASK_S: Final = 5.0
@@ -44,6 +44,10 @@ _FATAL: Final[Mapping[int, str]] = {
     KafkaError.MSG_SIZE_TOO_LARGE: (
         "a record is larger than producer or topic allow; raise the topic's max.message.bytes and the property "
         "message.max.bytes"
+    ),
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: f"an ACL denies Write on the transactional.id; {_ACL}",
+    KafkaError.INVALID_TRANSACTION_TIMEOUT: (
+        "the broker's transaction.max.timeout.ms is smaller; raise it, or set the property transaction.timeout.ms"
     ),
     KafkaError._INVALID_ARG: "a librdkafka property is wrong; correct [kafka]",
 }
@@ -195,7 +199,8 @@ def asked(
             unknown_since = (unknown_since or now) if error.code() in _UNKNOWN else None
             unsure = unknown_since is not None and now - unknown_since < _UNKNOWN_FOR_S
             if fatal(error) and not unsure:
-                raise stream_error(watch.side, what, error) from raised
+                told = stream_error(watch.side, what, error)
+                raise (StreamMissingError(str(told)) if unknown_since is not None else told) from raised
             if client is not None:
                 for _ in range(_EVENTS_AT_ONCE):
                     client.poll(0)
@@ -222,8 +227,9 @@ def partitions_of(client: Consumer | Producer, topics: Iterable[str]) -> dict[st
     found = client.list_topics(timeout=ASK_S).topics
     counts: dict[str, int] = {}
     for topic in sorted(wanted):
-        told = found.get(topic)
-        if told is None:
+        # A list of all leaves out what an ACL hides; asked by its name, a topic is said to be denied.
+        told = found.get(topic) or client.list_topics(topic, timeout=ASK_S).topics.get(topic)
+        if told is None or (told.error is not None and told.error.code() in _UNKNOWN):
             raise KafkaException(KafkaError(KafkaError._UNKNOWN_TOPIC, f"topic {topic} does not exist"))
         if told.error is not None:
             raise KafkaException(told.error)

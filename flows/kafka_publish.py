@@ -27,6 +27,7 @@ from flows.kafka_client import (
     properties,
     stream_error,
 )
+from flows.kafka_transactions import Transactions, transactional_properties
 from flows.live_manifest import ends_of
 from flows.live_options import LiveOptions
 from flows.source import Run
@@ -104,7 +105,7 @@ class Publisher:
         self._fault: StreamError | None = None
         # New partitions are written to no later than a look at the outputs' ends would find them.
         refresh = {"topic.metadata.refresh.interval.ms": max(100, int(options.refresh_s * 1_000))}
-        given = {**_PROPERTIES, **refresh, **options.kafka, **_OURS}
+        given = {**_PROPERTIES, **refresh, **options.kafka, **_OURS, **transactional_properties(options)}
         self._producer = Producer(properties(given, bootstrap, f"weir-outputs-{options.number}", self.watch))
         self._reader = self._consumer()
         self.partitions = asked(
@@ -115,6 +116,8 @@ class Publisher:
             run.stop.is_set,
             self._reader,
         )
+        self._transactions = Transactions(self._producer, options, self.watch, run) if options.transactional else None
+        self._uncommitted: list[int] = []  # when payments were appended whose decisions are delivered, not yet visible
         self._done = threading.Event()
         self._seen: Offsets = {}
         self._looker = threading.Thread(target=self._look, name="kafka-ends", daemon=True)
@@ -159,12 +162,14 @@ class Publisher:
         """
         topic = self._topics[output]
         told: Any = headers
+        if self._transactions is not None:
+            self._transactions.open()
         while True:
             try:
                 self._producer.produce(topic, value, key, headers=told, on_delivery=self._told(appended_us))
             except BufferError:
                 self._run.pulse.beat(f"waiting until {topic} takes records")
-                self._producer.poll(0.1)
+                self._asked(lambda: self._producer.poll(0.1))
                 self.check()
             except KafkaException as raised:
                 error: KafkaError = raised.args[0]
@@ -180,8 +185,12 @@ class Publisher:
 
         def delivered(error: Any, message: Any) -> None:
             self._delivered(epoch, error, message)
-            if error is None and appended_us is not None:
+            if error is not None or appended_us is None:
+                return
+            if self._transactions is None:
                 self._options.hooks.delivered(appended_us)
+            else:
+                self._uncommitted.append(appended_us)
 
         return delivered
 
@@ -200,8 +209,10 @@ class Publisher:
         self._options.hooks.published(output, 1)
 
     def serve(self) -> None:
-        """Hear of deliveries, without waiting."""
-        self._producer.poll(0)
+        """Hear of deliveries, without waiting; a transaction that is due is committed."""
+        self._asked(lambda: self._producer.poll(0))
+        if self._transactions is not None and self._transactions.due:
+            self._commit()
         for output, pending in self._pending.items():
             self._options.hooks.in_flight(output, pending)
 
@@ -218,7 +229,8 @@ class Publisher:
     def epoch_ends(self, *, final: bool) -> Offsets:
         """What is handed over from now on belongs to the next epoch.
 
-        Waits until what was handed over before this epoch is delivered; for ever, while no broker answers.
+        Waits until what was handed over before this epoch is delivered; for ever, while no broker answers. An open
+        transaction is committed, with all that was handed over in this one.
 
         Args:
             final: There is no next epoch: wait for what was handed over in this one, too.
@@ -234,6 +246,7 @@ class Publisher:
         self._epoch = _Epoch(self._topics.values())
         self._before = ended
         ended.reach(self._seen)
+        self._commit()
         self._wait_for(before)
         ended.reach(before.ends)
         if final:
@@ -243,7 +256,7 @@ class Publisher:
     def _wait_for(self, epoch: _Epoch) -> None:
         began = time.monotonic()
         while epoch.pending and self._fault is None:
-            self._producer.poll(_FLUSH_S)
+            self._asked(lambda: self._producer.poll(_FLUSH_S))
             self._run.pulse.beat(f"waiting until {epoch.pending} records are delivered")
             if time.monotonic() - began > 2 * _FLUSH_S and epoch.pending:
                 self.watch.down(f"{epoch.pending} records wait to be delivered")
@@ -251,6 +264,21 @@ class Publisher:
         if time.monotonic() - began > 2 * _FLUSH_S:
             self.watch.up()
         self.check()
+
+    def _asked(self, call: Callable[[], Any]) -> Any:
+        if self._transactions is not None:
+            return self._transactions.asked(call)
+        try:
+            return call()
+        except KafkaException as raised:  # a client that has failed for good says so there
+            raise stream_error(self.watch.side, self._bootstrap, raised.args[0]) from raised
+
+    def _commit(self) -> None:
+        """Make what was delivered visible to readers of committed records; nothing to do in the default mode."""
+        if self._transactions is not None and self._transactions.commit():
+            for appended_us in self._uncommitted:
+                self._options.hooks.delivered(appended_us)
+            self._uncommitted.clear()
 
     def read_back(self, begin: Offsets) -> Iterator[Any]:
         """The outputs' records from these offsets to their present ends, each partition in order.

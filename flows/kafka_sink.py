@@ -10,7 +10,8 @@ Records of the ledger (integers big endian):
 
     b"d" day (4) transaction_id                    the decision as published, see `_pack`
     b"a" sort (1) identity                         adopted and not come to again: count (4), then the decision, packed;
-                                                   sort: d decision, r answer to a retry, l dead letter
+                                                   sort: d decision, r answer to a retry, l dead letter,
+                                                   o labelled outcome, m release
     b"w" transaction_id                            retries that wait for their decision: count (4)
 
 All slots get an item in every epoch, the first batch of an epoch being told to all, so that each makes a snapshot; the
@@ -33,8 +34,8 @@ from flows.epochs import BackgroundSync, Epochs, OneLate
 from flows.exits import deadly
 from flows.kafka_client import Offsets
 from flows.kafka_publish import DUPLICATE, IDENTITY
-from flows.live_encode import LiveEncode, LivePublication
-from flows.publish import DAY_US, DEAD_LETTERS, DECISIONS
+from flows.live_encode import LiveEncoder, LivePublication, slot_of
+from flows.publish import DAY_US, DEAD_LETTERS, DECISIONS, LABELLED_OUTCOMES
 from flows.source import Run
 from flows.stage import Part
 from flows.stats import StageStats
@@ -42,14 +43,22 @@ from flows.stream_api import Publisher
 from schemas.errors import ConfigError, StateError
 from schemas.wire import Header, WireEncoder
 from state.api import StepStore
-from state.shards import shard_of, worker_of
+from state.shards import worker_of
 
 LEDGER: Final = "ledger"
 """Name of the ledger as a step of a shard, and of the sink: both label state."""
+MODELS: Final = "models"
+"""Output of the learning flow."""
 _ALL: Final = 2**62
 _SWEPT_AT_ONCE: Final = 2_000
 """Ledger entries deleted in one snapshot at the least; twice as many as were added, if that is more, lest it grow."""
-_SORTS: Final = {(DECISIONS, False): b"d", (DECISIONS, True): b"r", (DEAD_LETTERS, False): b"l"}
+_SORTS: Final = {
+    (DECISIONS, False): b"d",
+    (DECISIONS, True): b"r",
+    (DEAD_LETTERS, False): b"l",
+    (LABELLED_OUTCOMES, False): b"o",
+    (MODELS, False): b"m",
+}
 _DECISION: Final = b"d"
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -291,6 +300,7 @@ class Outputs:
         epochs: Epochs,
         *,
         may_overtake: bool,
+        inputs: frozenset[str] | None = None,
     ) -> None:
         """Prepare.
 
@@ -303,7 +313,9 @@ class Outputs:
             stats: Where the slots report to.
             epochs: Of the process.
             may_overtake: See above.
+            inputs: Topics read, whose dead letters are this flow's; None: all dead letters are.
         """
+        self._inputs = inputs
         self.publisher = publisher
         self.encoder = encoder
         self.stats = stats
@@ -363,11 +375,19 @@ class Outputs:
             identity = next((value for name, value in headers if name == IDENTITY), None)
             if identity is None:
                 continue  # not ours
-            owner = self._slots.get(self._names[shard_of(identity, len(self._names))])
+            if not self._is_own(message.topic(), identity):
+                continue
             topic, partition, offset = message.topic(), message.partition(), message.offset()
+            owner = self._slots.get(self._names[slot_of(self._output_of[topic], identity, len(self._names))])
             if owner is not None and offset >= owner.begin.get(topic, {}).get(partition, 0):
                 duplicate = any(name == DUPLICATE for name, _ in headers)
                 owner.adopt(self._output_of[topic], identity, duplicate, message.value(), message.key(), headers)
+
+    def _is_own(self, topic: str, identity: bytes) -> bool:
+        """Whether this flow may come to the record again; two flows may share the topic of dead letters."""
+        if self._inputs is None or self._output_of[topic] != DEAD_LETTERS:
+            return True
+        return identity.rsplit(b"/", 2)[0].decode(errors="replace") in self._inputs
 
     def epoch_ends(self) -> Offsets:
         """Called by each slot at an epoch's end: where a resume must read back from that goes back to this moment.
@@ -428,7 +448,7 @@ class KafkaSink(FixedPartitionedSink[Sequence[LivePublication], SlotState]):
         self._outputs = outputs
         outputs.open_with(open_slot, self._own, shards)
 
-    def attach(self, entered: Stream[Part], decided: Stream[Part], encode: LiveEncode) -> None:
+    def attach(self, entered: Stream[Part], decided: Stream[Part], encode: LiveEncoder) -> None:
         """Add encoder and slots to the flow, behind its last step; an item to all slots where an epoch begins."""
 
         def begin(parts: list[Part]) -> Iterable[tuple[str, Sequence[LivePublication]]]:

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypedDict
+from typing import Any, Final, NotRequired, TypedDict
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -43,6 +43,8 @@ _IDLE: Final = timedelta(milliseconds=1)
 """Time between looks when nothing has come; longer adds to the latency, shorter to the load of an idle process."""
 _TELL_EVERY_S: Final = 0.5
 _REFRESH_ASK_S: Final = 1.0
+_HELD: Final = 20
+"""Batches that wait to settle at the most. Fewer bound what is read in the time that settling takes; more is memory."""
 _CROWD: Final = 4
 """Batches of one partition that wait while others catch up, before it is paused."""
 
@@ -69,6 +71,7 @@ class SourceState(TypedDict):
     offsets: Offsets
     clock_us: int
     sequence: int
+    paces: NotRequired[dict[str, int]]  # see `LiveIngest`
 
 
 def source_name(number: int) -> str:
@@ -84,10 +87,15 @@ def merged_state(known: Mapping[str, SourceState], begun: Offsets) -> SourceStat
             own = offsets.setdefault(topic, {})
             for partition, offset in found.items():
                 own[partition] = max(offset, own.get(partition, 0))
+    paces: dict[str, int] = {}
+    for state in known.values():
+        for topic, reached_us in state.get("paces", {}).items():
+            paces[topic] = max(reached_us, paces.get(topic, 0))
     return SourceState(
         offsets=offsets,
         clock_us=max((state["clock_us"] for state in known.values()), default=0),
         sequence=max((state["sequence"] for state in known.values()), default=0),
+        paces=paces,
     )
 
 
@@ -102,7 +110,7 @@ class Reader:
             StreamError: A topic cannot be read.
         """
         self.watch = BrokerWatch("inputs", bootstrap, options.hooks)
-        self.arrivals = Arrivals()
+        self.arrivals = Arrivals(settle_s=options.settle_s)
         self.offsets: Offsets = {topic: {} for topic in topics}
         self._options = options
         self._start = start
@@ -182,7 +190,7 @@ class Reader:
         crowd = arrivals.crowded(_CROWD * most)
         if crowd or self._paused:
             self._pause(set(crowd), most)
-        elif arrivals.waiting >= most:
+        elif arrivals.waiting >= (_HELD * most if self._options.settle_s else most):
             return arrivals.take(most)
         for message in self._consumer.consume(most, timeout=0):
             error = message.error()
@@ -344,7 +352,10 @@ class LivePart(StatefulSourcePartition[Part, SourceState]):
     def _state(self) -> SourceState:
         ingest = self._ingest
         offsets = {topic: dict(found) for topic, found in self._reader.offsets.items()}
-        return SourceState(offsets=offsets, clock_us=ingest.clock_us, sequence=ingest.sequence)
+        state = SourceState(offsets=offsets, clock_us=ingest.clock_us, sequence=ingest.sequence)
+        if ingest.paces is not None:
+            state["paces"] = dict(ingest.paces)
+        return state
 
     def close(self) -> None:
         """Called by bytewax when the flow has ended."""

@@ -9,22 +9,19 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from flows.ingest import dead_item
+from flows.own_records import payment_of, text_of, time_of
 from operators.features import FeatureSet
 from operators.inflight import LABEL, InFlight
 from schemas.codec import decode_json_mapping
 from schemas.errors import ContractError
-from schemas.events import Label, Transaction
-from schemas.reasons import MISSING_FIELD, OUT_OF_RANGE, TOO_LARGE, UNKNOWN_VALUE, WRONG_TYPE
+from schemas.events import Label
+from schemas.reasons import OUT_OF_RANGE, TOO_LARGE, UNKNOWN_VALUE, WRONG_TYPE
 from schemas.times import parse_rfc3339_us
-from schemas.validate import EARLIEST_US, Limits
+from schemas.validate import Limits
 
 CONTRACT: Final = "labelled_outcome"
 _WORDS: Final = {"fraud": True, "genuine": False}
-_IDS: Final = (
-    ("account_id", "channel", "currency", "transaction_id"),
-    ("card_id", "device_id", "ip", "merchant_id", "terminal_id", "counterparty_id", "country"),
-)
-"""Fields of a payment that its labelled outcome repeats: those that must be there, those that may."""
+_WHAT: Final = "labelled outcome"
 
 
 def label_input(
@@ -44,7 +41,7 @@ def label_input(
                 raise ContractError(TOO_LARGE, f"{len(payload)} bytes, allowed are {limits.max_payload_bytes}")
             record = decode_json_mapping(CONTRACT, payload) if isinstance(payload, bytes) else payload
             label = _label(record, 1.0 / genuine_share)
-            keys = feature_set.keys_of(_payment(record))
+            keys = feature_set.keys_of(payment_of(record, "payment_event_time", _WHAT))
         except ContractError as error:
             return dead_item(payload, origin, error)
         return InFlight(LABEL, (), label, origin, 0, keys, [])
@@ -53,7 +50,7 @@ def label_input(
 
 
 def _label(record: Mapping[str, Any], genuine_weight: float) -> Label:
-    word = _text(record, "label")
+    word = text_of(record, "label", _WHAT)
     if word not in _WORDS:
         raise ContractError(UNKNOWN_VALUE, f"label: expected one of {', '.join(_WORDS)}")
     weight = record.get("weight")
@@ -62,13 +59,13 @@ def _label(record: Mapping[str, Any], genuine_weight: float) -> Label:
     corrected = record.get("correction_of")
     previous = _corrected(corrected) if corrected is not None else None
     return Label(
-        transaction_id=_text(record, "transaction_id"),
-        event_time_us=_time(record, "event_time"),
-        payment_event_time_us=_time(record, "payment_event_time"),
-        payment_seen_at_us=_time(record, "decided_at"),
+        transaction_id=text_of(record, "transaction_id", _WHAT),
+        event_time_us=time_of(record, "event_time", _WHAT),
+        payment_event_time_us=time_of(record, "payment_event_time", _WHAT),
+        payment_seen_at_us=time_of(record, "decided_at", _WHAT),
         fraud=_WORDS[word],
         weight=float(weight),  # type: ignore[arg-type]  # checked above
-        source=_text(record, "source"),
+        source=text_of(record, "source", _WHAT),
         previous_fraud=previous[0] if previous else None,
         previous_event_time_us=previous[1] if previous else None,
         previous_weight=(1.0 if previous[0] else genuine_weight) if previous else None,
@@ -84,28 +81,3 @@ def _corrected(text: object) -> tuple[bool, int]:
         except ValueError:
             pass
     raise ContractError(WRONG_TYPE, "correction_of: expected a label and an RFC 3339 date-time")
-
-
-def _payment(record: Mapping[str, Any]) -> Transaction:
-    needed, optional = _IDS
-    texts: dict[str, Any] = {name: _text(record, name) for name in needed}
-    texts |= {name: _text(record, name) for name in optional if record.get(name) is not None}
-    return Transaction(event_time_us=_time(record, "payment_event_time"), amount_minor=0, **texts)
-
-
-def _text(record: Mapping[str, Any], name: str) -> str:
-    value = record.get(name)
-    if value is None:
-        raise ContractError(MISSING_FIELD, f"{name}: a labelled outcome has one")
-    if type(value) is not str or not 0 < len(value) <= 128:
-        raise ContractError(WRONG_TYPE, f"{name}: expected a string of 1 to 128 characters")
-    return value
-
-
-def _time(record: Mapping[str, Any], name: str) -> int:
-    value = record.get(name)
-    if value is None:
-        raise ContractError(MISSING_FIELD, f"{name}: a labelled outcome has one")
-    if type(value) is not int or value < EARLIEST_US:
-        raise ContractError(WRONG_TYPE, f"{name}: expected a time after the year 2000")
-    return value

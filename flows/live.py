@@ -16,20 +16,18 @@ from bytewax.recovery import RecoveryConfig
 
 from flows.connectors import open_publisher, open_reader, questions_of
 from flows.control import ControlServer
-from flows.decide import PUBLISH, build
+from flows.decide import PUBLISH
 from flows.epochs import Epochs
 from flows.exits import deadly
 from flows.kafka_sink import KafkaSink, Outputs, Slot, SlotState
 from flows.kafka_source import KafkaSource, LivePart, SourceState, merged_state, source_name
-from flows.live_encode import LiveEncode
-from flows.live_ingest import LiveIngest
+from flows.live_graph import DecideGraph, LiveGraph
 from flows.live_manifest import load_offsets, prepare_state
 from flows.live_options import LiveOptions
 from flows.profile import Profile
 from flows.recovery import read_recovery, recovery_file
 from flows.replay import calm_collector, engine_error
 from flows.source import Run
-from flows.state_manifest import predecessor
 from flows.state_owner import own_state
 from flows.state_stats import state_figures
 from flows.streams import Stream
@@ -41,8 +39,14 @@ from state.store import StateHome
 __all__ = ["LiveOptions", "prepare_live", "run_live"]
 
 
-def run_live(profile: Profile, options: LiveOptions, run: Run) -> None:
+def run_live(profile: Profile, options: LiveOptions, run: Run, graph: LiveGraph | None = None) -> None:
     """Decide until `run.stop` is set; `run.finished` stays False, since a stream has no end.
+
+    Args:
+        profile: The profile.
+        options: Of the flow.
+        run: Of this process.
+        graph: The flow's steps; None: those of `weir decide`, without announced models.
 
     Raises:
         ConfigError: Streams, topics or the state folder cannot be used.
@@ -50,17 +54,17 @@ def run_live(profile: Profile, options: LiveOptions, run: Run) -> None:
         StreamError: A stream cannot be read or written.
     """
     with own_state(options.state, options.number, options.process[1] if options.process else ()):
-        _run_live(profile, options, run)
+        _run_live(profile, options, run, graph or DecideGraph(profile, options, run.stats, _now_us))
 
 
-def _run_live(profile: Profile, options: LiveOptions, run: Run) -> None:
+def _run_live(profile: Profile, options: LiveOptions, run: Run, graph: LiveGraph) -> None:
     inputs, outputs = options.streams()
     manifest = prepare_live(profile, options, run)
     options.hooks.set_ready("state", False, "the shards are not open yet")
     home = StateHome(options.state / "shards", options.memory, options.state_keys, format_of)
     options.hooks.opened(lambda: state_figures(home))
     try:
-        _execute(profile, options, run, home, manifest, inputs, outputs)
+        _execute(options, run, graph, home, manifest, inputs, outputs)
         run.state = state_figures(home)
     finally:
         options.hooks.opened(lambda: run.state)  # the last figures: closed shards cannot be asked
@@ -84,9 +88,9 @@ def prepare_live(profile: Profile, options: LiveOptions, run: Run) -> dict[str, 
 
 
 def _execute(
-    profile: Profile,
     options: LiveOptions,
     run: Run,
+    graph: LiveGraph,
     home: StateHome,
     manifest: dict[str, Any],
     inputs: dict[str, Stream],
@@ -95,12 +99,19 @@ def _execute(
     in_order = options.process is None
     epochs = Epochs()
     shards = shard_names(options.shards)
-    remembered_us = profile.seen_config(outcomes=False).keep_us
     known: dict[str, SourceState] = read_recovery(recovery_file(options.state)).sources
     topics = {name: stream.topic for name, stream in outputs.items()}
-    publisher = open_publisher(outputs, options, run)
+    publisher = open_publisher(outputs, options, run, manifest)
     slots = Outputs(
-        publisher, options.encoder, topics, home.sync, run, run.stats.stage(PUBLISH), epochs, may_overtake=not in_order
+        publisher,
+        options.encoder,
+        topics,
+        home.sync,
+        run,
+        run.stats.stage(PUBLISH),
+        epochs,
+        may_overtake=not in_order,
+        inputs=frozenset(stream.topic for stream in inputs.values()),
     )
 
     @deadly
@@ -112,7 +123,7 @@ def _execute(
         run.pulse.beat(f"opening the ledger of shard {shard}")
         ledger = home.open(shard, "ledger", resumed["version"] if resumed else None)
         ends = resumed["ends"] if resumed else load_offsets(manifest, "outputs")
-        return Slot(slots, ledger, ends, remembered_us)
+        return Slot(slots, ledger, ends, graph.remembered_us)
 
     def committed() -> Mapping[str, SourceState]:
         return read_recovery(recovery_file(options.state)).sources
@@ -123,30 +134,17 @@ def _execute(
         reader = open_reader(inputs, options, start, run, committed)
         # Counted on from this process's own state: numbers order the events of a process only.
         sequence = known[name]["sequence"] if (name := source_name(options.number)) in known else 0
-        ingest = LiveIngest(profile, options, inputs, _now_us, start["clock_us"], sequence)
-        return LivePart(reader, ingest, options, run, epochs)
+        return LivePart(reader, graph.ingest(inputs, start, sequence), options, run, epochs)
 
     sink = KafkaSink(shards, options.number, options.processes, slots, open_slot)
-    encode = LiveEncode(run.stats, options.encoder, shards)
-    flow = build(
+    encode = graph.encode(shards)
+    flow = graph.build(
         KafkaSource(options, known, open_part),
-        profile.seen(outcomes=False),
-        profile.entities(predecessor(manifest)),
-        profile.decide(
-            outcomes=False,
-            in_order=in_order,
-            maps_features=options.encoder.maps_features,
-            now_us=_now_us,
-            deadlines=options.deadlines,
-            parts=len(shards),
-        ),
+        manifest,
         open_store,
-        None,
         shards,
-        run.stats,
         epochs,
-        in_order=in_order,
-        attach=lambda entered, decided: sink.attach(entered, decided, encode),
+        lambda entered, decided: sink.attach(entered, decided, encode),
     )
     recovery = RecoveryConfig(options.state / "recovery")  # type: ignore[no-untyped-call]  # native, without stubs
     calm_collector()

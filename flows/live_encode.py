@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from flows.decide import ENCODE, dead_letter
 from flows.kafka_publish import IDENTITY
 from flows.live_ingest import trace_id
-from flows.publish import DEAD_LETTERS, DECISIONS, dead_letter_identity, decision_identity
+from flows.publish import DEAD_LETTERS, DECISIONS, LABELLED_OUTCOMES, dead_letter_identity, decision_identity
 from flows.stage import Part
 from flows.stats import RunStats
-from operators.inflight import DEAD_LETTER, PAYMENT
+from operators.inflight import DEAD_LETTER, PAYMENT, InFlight
 from schemas.wire import Header, WireEncoder
 from state.shards import shard_of
 
@@ -25,7 +25,7 @@ class LivePublication:
     """A record on its way out.
 
     Attributes:
-        output: DECISIONS or DEAD_LETTERS.
+        output: Name of the output.
         identity: Equal for equal records of an output, however often they are computed.
         value: The record, encoded; empty for the answer to a retry, which the ledger knows.
         key: Of the message.
@@ -44,6 +44,18 @@ class LivePublication:
         self.key = key
         self.headers = headers
         self.seen_at_us = seen_at_us
+
+
+def slot_of(output: str, identity: bytes, count: int) -> int:
+    """Which of the slots a record belongs to.
+
+    All labels of a payment have one: a correction must not be published before the label that it corrects.
+    """
+    return shard_of(identity.partition(b"\x1f")[0] if output == LABELLED_OUTCOMES else identity, count)
+
+
+LiveEncoder = Callable[[Part], Iterable[tuple[str, Sequence[LivePublication]]]]
+"""Makes publications of what the last step puts out, by slot."""
 
 
 class LiveEncode:
@@ -93,18 +105,23 @@ class LiveEncode:
                 )
             elif item.kind == DEAD_LETTER:
                 count("dead_letters", detail[0])
-                topic, partition, offset = item.origin
                 if observer is not None:
-                    observer.dead_letter(topic, detail[0])
-                identity = dead_letter_identity(topic, partition, offset)
-                record = dead_letter(item)
-                record["payload"] = record["payload"][:_MOST_PAYLOAD]
-                value, more = self._encoder("dead_letter", record)
-                headers = [(IDENTITY, identity), *more]
-                key = f"{topic}/{partition}".encode()
-                made = LivePublication(DEAD_LETTERS, identity, value, key, headers, item.ingested_at_us)
+                    observer.dead_letter(item.origin[0], detail[0])
+                made = dead_letter_publication(item, self._encoder)
             else:
                 continue  # a label has done its work in the windows
-            out.setdefault(self._slots[shard_of(identity, len(self._slots))], []).append(made)
+            out.setdefault(self._slots[slot_of(made.output, made.identity, len(self._slots))], []).append(made)
         self._stats.stage(ENCODE).observe(time.perf_counter() - started, len(part.work))
         return list(out.items())
+
+
+def dead_letter_publication(item: InFlight, encoder: WireEncoder) -> LivePublication:
+    """A dead letter on its way out."""
+    topic, partition, offset = item.origin
+    identity = dead_letter_identity(topic, partition, offset)
+    record = dead_letter(item)
+    record["payload"] = record["payload"][:_MOST_PAYLOAD]
+    value, more = encoder("dead_letter", record)
+    headers: list[Header] = [(IDENTITY, identity), *more]
+    key = f"{topic}/{partition}".encode()
+    return LivePublication(DEAD_LETTERS, identity, value, key, headers, item.ingested_at_us)

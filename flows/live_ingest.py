@@ -1,7 +1,8 @@
 """Messages → items for the first step: decoded, validated, tokenised, numbered and timed; ticks between them.
 
 An item's time of arrival is the broker's for its message, never ahead of this process's clock and never going back. A
-tick stands before the first item at or behind its boundary.
+tick stands before the first item at or behind its boundary. Where the flow is paced by some of its topics, ticks go by
+the one of them that is furthest behind: what that one has not reached has not come to pass.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from flows.decision_input import decision_input
 from flows.ingest import STREAMS, dead_item, ingest
 from flows.kafka_client import Offsets
 from flows.label_input import label_input
-from flows.live_options import CONTRACT_OF, INPUTS, LABELLED_OUTCOMES, TRACEPARENT, LiveOptions
+from flows.live_options import CONTRACT_OF, LABELLED_OUTCOMES, TRACEPARENT, LiveOptions
 from flows.profile import Profile
 from flows.streams import Stream
 from operators.inflight import LABEL, PAYMENT, TICK, InFlight
@@ -43,6 +45,7 @@ class LiveIngest:
         event_times: (topic, partition) -> event time of the last event read.
         unread: Messages that could not be decoded yet, a registry being down; they come first at the next call.
         why: What was wrong then.
+        paces: As given, as far as they have come now.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class LiveIngest:
         now_us: Callable[[], int],
         clock_us: int,
         sequence: int,
+        paces: Mapping[str, int] | None = None,
     ) -> None:
         """Prepare.
 
@@ -63,8 +67,10 @@ class LiveIngest:
             now_us: This process's clock.
             clock_us: Where an earlier run stopped.
             sequence: Likewise.
+            paces: Topics that ticks go by, with how far each has come; None: ticks go by all that is read.
         """
         self.offsets: Offsets = {}
+        self.paces = None if paces is None else dict(paces)
         self.clock_us = clock_us
         self.sequence = sequence
         self.event_times: dict[tuple[str, int], int] = {}
@@ -75,7 +81,7 @@ class LiveIngest:
         self._now_us = now_us
         self._stream_of = {stream.topic: name for name, stream in inputs.items()}
         self._decoders: dict[str, WireDecoder] = {
-            stream.topic: options.decoder(name) for name, stream in inputs.items() if name in INPUTS
+            stream.topic: options.decoder(name) for name, stream in inputs.items()
         }
         self._tick_us = profile.learning.tick_us
         self._passed_on = frozenset(options.headers)
@@ -97,8 +103,10 @@ class LiveIngest:
         for number, message in enumerate(messages):
             topic, partition, offset = origin = message.topic(), message.partition(), message.offset()
             appended_us = min(message.timestamp()[1] * 1_000, now_us)
+            if self.paces is not None and appended_us > self.paces.get(topic, appended_us):
+                self._pace(self.paces, topic, appended_us, out)
             if appended_us > self.clock_us:
-                if appended_us // tick_us != self.clock_us // tick_us:
+                if self.paces is None and appended_us // tick_us != self.clock_us // tick_us:
                     self._tick(appended_us // tick_us * tick_us, out)
                 self.clock_us = appended_us
                 if appended_us - self._made_at_us >= _RENEW_US:
@@ -120,6 +128,13 @@ class LiveIngest:
                 self.event_times[topic, partition] = event.event_time_us
             out.append(item)
         return out
+
+    def _pace(self, paces: dict[str, int], topic: str, appended_us: int, out: list[InFlight]) -> None:
+        before = min(paces.values()) // self._tick_us
+        paces[topic] = appended_us
+        now = min(paces.values()) // self._tick_us
+        if now > before:
+            self._tick(now * self._tick_us, out)
 
     def _tick(self, boundary_us: int, out: list[InFlight]) -> None:
         if self.clock_us <= 0:
@@ -154,6 +169,8 @@ class LiveIngest:
         for topic, stream in self._stream_of.items():
             if stream == LABELLED_OUTCOMES:
                 self._makers[topic] = label_input(profile.features, options.limits, profile.learning.genuine_sample)
+            elif stream == "decisions":
+                self._makers[topic] = decision_input(profile.features)
             elif stream in STREAMS:
                 self._makers[topic] = ingest(
                     stream, profile.features, self._enricher, options.limits, options.tokeniser, self.clock_us

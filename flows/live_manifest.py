@@ -4,6 +4,7 @@
                     streams   stream -> topic
                     inputs    topic -> partition -> offset at which it was begun
                     outputs   topic -> partition -> end offset before the first record of ours
+                    transactional_ids   all that processes of this flow have published under, if any
 
 It is durable before anything is read or published, so a flow that is killed before its first commit begins at the same
 records again and knows from where on its output may hold decisions of its own. A partition that neither manifest nor
@@ -24,6 +25,7 @@ from bytewax.recovery import init_db_dir
 from confluent_kafka import OFFSET_END, Consumer, KafkaException, TopicPartition
 
 from flows.kafka_client import ASK_S, Offsets, bounds_of, partitions_of
+from flows.kafka_transactions import own_ids
 from flows.live_options import EARLIEST, LATEST, LiveOptions, Start
 from flows.profile import Profile
 from flows.state_manifest import FORMAT, carried_on, check_format, own_entries
@@ -108,6 +110,9 @@ def prepare_state(
                 begun[stream.topic] = began(stream.topic, options.start.get(name, EARLIEST))
         changed["inputs"] = begun
         changed["policy"] = profile.policy.hash
+        ids = {*found.get("transactional_ids", ()), *own_ids(options)}
+        if ids:
+            changed["transactional_ids"] = sorted(ids)
         if changed != found:
             _write(options, changed)
         return dict(json.loads(path.read_text()))

@@ -77,6 +77,7 @@ class LiveMetrics:
                 metrics.END_TO_END_LATENCY,
                 metrics.SNAPSHOT_STALL,
                 metrics.DECISION_SCORE,
+                metrics.LABEL_DELAY,
             )
         }
         self.versions: Mapping[str, str | None] = {}
@@ -84,6 +85,7 @@ class LiveMetrics:
         self.state: Callable[[], dict[str, dict[str, float]]] | None = None
         self.backups: Callable[[], Mapping[str, int]] | None = None
         self._contracts = contracts
+        self._pending: dict[str, tuple[int, int]] = {}
         self._now_us = now_us
         self._latency = self.histograms[metrics.DECISION_LATENCY]
         self._score = self.histograms[metrics.DECISION_SCORE]
@@ -165,6 +167,9 @@ class LiveMetrics:
         count = self._count
         action = decision["action"]
         count(metrics.PAYMENTS_DECIDED, (action,), 1)
+        count(metrics.PAYMENTS_BY_ROLE, (decision["role"],), 1)
+        if decision["exploration"] is not None:
+            count(metrics.PAYMENTS_EXPLORED, (decision["exploration"],), 1)
         for reason in decision["reason_codes"]:
             count(metrics.DECISION_REASONS, (action, reason), 1)
         for hit in decision["rule_hits"]:
@@ -190,9 +195,39 @@ class LiveMetrics:
         if outcome["source"] != MATURITY:
             self._count(metrics.OUTCOMES_MATCHED, (outcome["label"],), 1)
 
+    def alert(self, alert: Mapping[str, Any]) -> None:
+        """An alert was raised."""
+        self._count(metrics.ALERTS_RAISED, (alert["kind"],), 1)
+
     def dead_letter(self, topic: str, reason: str) -> None:
         """A record was refused."""
         self._count(metrics.DEAD_LETTERS, (self._contracts.get(topic, topic), reason), 1)
+
+    # Called by the learning loop (flows/model_hooks.py).
+
+    def model_load(self, result: str, seconds: float, created_us: int, frozen: bool, /) -> None:
+        """An announced model was loaded, or refused for the reason told."""
+        self._count(metrics.MODEL_LOADS, (result,), 1)
+        if seconds:
+            self._set(metrics.MODEL_LOAD_TIME, (), seconds)
+        if created_us:
+            self._set(metrics.MODEL_CREATED, (), created_us / 1e6)
+        self._set(metrics.MODEL_FROZEN, (), int(frozen))
+
+    def released(self, result: str, /) -> None:
+        """A release was announced, or failed."""
+        self._count(metrics.RELEASES, (result,), 1)
+
+    def learned(self, label: str, source: str, delay_us: int, /) -> None:
+        """A label was learned."""
+        self._count(metrics.LABELS_LEARNED, (label, source), 1)
+        self.histograms[metrics.LABEL_DELAY].observe(max(0, delay_us) / 1e6)
+
+    def pending(self, shard: str, payments: int, size: int, /) -> None:
+        """So many payments of a shard wait for their labels."""
+        self._pending[shard] = (payments, size)
+        self._set(metrics.PENDING_PAYMENTS, (), sum(one for one, _ in self._pending.values()))
+        self._set(metrics.PENDING_BYTES, (), sum(one for _, one in self._pending.values()))
 
     def _quality(self, flags: list[str]) -> None:
         if not flags:

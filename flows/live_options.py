@@ -21,9 +21,12 @@ TRANSACTIONS: Final = "transactions"
 LABELLED_OUTCOMES: Final = "labelled_outcomes"
 INPUTS: Final = (TRANSACTIONS, "device_events", "identity_events", LABELLED_OUTCOMES)
 OUTPUTS: Final = ("decisions", "dead_letters")
-CONTRACT_OF: Final = dict(
-    zip(INPUTS, ("transaction", "device_event", "identity_event", "labelled_outcome"), strict=True)
-)
+OUTCOMES: Final = "outcomes"
+CONTRACT_OF: Final = {
+    **dict(zip(INPUTS, ("transaction", "device_event", "identity_event", "labelled_outcome"), strict=True)),
+    "decisions": "decision",
+    OUTCOMES: "outcome",
+}
 """Contract by input stream."""
 EARLIEST: Final = "earliest"
 LATEST: Final = "latest"
@@ -31,6 +34,27 @@ TRACEPARENT: Final = "traceparent"
 
 Start = str | int
 """EARLIEST, LATEST, or microseconds since 1970: the first record appended then or later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """Which streams a flow reads and writes.
+
+    Attributes:
+        inputs: All that it may read.
+        needed: Those that it must.
+        outputs: All that it may write.
+        optional: Those of them that it may do without.
+    """
+
+    inputs: tuple[str, ...]
+    needed: tuple[str, ...]
+    outputs: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+
+
+DECIDES: Final = Sides(INPUTS, (TRANSACTIONS,), OUTPUTS)
+"""`weir decide`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +79,16 @@ class LiveOptions:
         limits: Bounds of what is accepted.
         tokeniser: Keys for card numbers, None when none are expected.
         deadlines: Whether the policy's deadline counts.
+        transactional: Whether records are published in transactions, for consumers that read committed ones.
+        transaction_s: A transaction is committed at the first batch after so long; the epoch's end commits too.
         memory: What the state of this process may cost.
         state_keys: Keys that the state is encrypted with, None: it is not.
         process: (this process's number, addresses of all) in a cluster, None alone.
         refresh_s: Time between looks for new partitions and the outputs' ends.
         hooks: Told what source and sink do.
+        sides: Which streams the flow has.
+        settle_s: Records are held for so long behind their append, and then delivered in the order of it, whichever
+            partition they come from; 0: as they come.
     """
 
     state: Path
@@ -79,11 +108,15 @@ class LiveOptions:
     limits: Limits = field(default_factory=Limits)
     tokeniser: TokenKeys | None = None
     deadlines: bool = True
+    transactional: bool = False
+    transaction_s: float = 0.1
     memory: StateOptions = field(default_factory=StateOptions)
     state_keys: StateKeys | None = None
     process: tuple[int, tuple[str, ...]] | None = None
     refresh_s: float = 10.0
     hooks: LiveHooks = field(default_factory=NoHooks)
+    sides: Sides = DECIDES
+    settle_s: float = 0.0
 
     @property
     def number(self) -> int:
@@ -105,8 +138,10 @@ class LiveOptions:
         Raises:
             ConfigError: A URL is wrong, one is missing, nobody knows the name, or two share a topic.
         """
-        inputs = _parsed("input", self.inputs, INPUTS, (TRANSACTIONS,))
-        outputs = _parsed("output", self.outputs, OUTPUTS, OUTPUTS)
+        sides = self.sides
+        inputs = _parsed("input", self.inputs, sides.inputs, sides.needed)
+        needed = tuple(name for name in sides.outputs if name not in sides.optional)
+        outputs = _parsed("output", self.outputs, sides.outputs, needed)
         taken: dict[Stream, str] = {}
         for name, stream in (*inputs.items(), *outputs.items()):
             if stream in taken:

@@ -31,6 +31,8 @@ CONTRACTS: Final = {
     "identity_events": "identity_event",
     "outcomes": "outcome",
     "labelled_outcomes": "labelled_outcome",
+    "decisions": "decision",
+    "models": "model_release",
 }
 """Contract by input stream."""
 

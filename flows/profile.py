@@ -17,7 +17,7 @@ from operators.model import Model, restore_model
 from operators.money import Rates
 from operators.policy import Policy, empty_policy, load_policy
 from operators.seen import Seen, SeenConfig
-from operators.steering import Steering
+from operators.steering import ModelSource, Steering
 from schemas.codec import feature_map_json
 from schemas.errors import ProfileError
 
@@ -73,6 +73,7 @@ class Profile:
         now_us: Callable[[], int] | None = None,
         deadlines: bool = True,
         maps_features: bool = True,
+        models: ModelSource | None = None,
         parts: int = 1,
     ) -> Decide:
         """The last step; without order of arrival a label may overtake its payment.
@@ -84,6 +85,7 @@ class Profile:
             now_us: A live flow's clock; None in a replay.
             deadlines: Whether the policy's deadline counts; without, it is as if the policy had none.
             maps_features: Whether records tell features by name, in JSON; else as the contract has them.
+            models: Gives the model that decides; None: the step's own.
             parts: Shards that decide apart.
         """
         learning = self.learning
@@ -108,7 +110,7 @@ class Profile:
             one.id: restore_model(self.features, replace(learning, model=one, start=None))
             for one in learning.challengers
         }
-        steering = Steering(restore, learning.loop, challengers, self.features, parts)
+        steering = Steering(restore, learning.loop, challengers, self.features, parts, models)
         return Decide(self.features, self.policy, restore, config, tell, adopted, steering)
 
 

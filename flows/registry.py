@@ -130,6 +130,15 @@ class Registry:
             msg = f"the registration of {subject}"
             raise self._nonsense(msg) from error
 
+    def keep_backward(self, subject: str) -> None:
+        """Have the registry refuse from now on what could not read a subject's latest schema; some ask for nothing.
+
+        Raises:
+            ConfigError: It refuses, for lack of a right, say.
+            StreamError: It is down.
+        """
+        self._ask("PUT", f"/config/{quote(subject, safe='')}", {"compatibility": "BACKWARD"})
+
     def incompatible(self, subject: str, schema: Any) -> list[str]:
         """What the registry says against a schema as the next version of a subject; empty: nothing, or it is new there.
 

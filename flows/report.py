@@ -10,6 +10,7 @@ from flows.report_data import ReportData
 from flows.report_decisions import decided, headline, lead, over_time, periods
 from flows.report_findings import reasons, rules, score
 from flows.report_labels import read_labels
+from flows.report_models import models
 from flows.report_page import document
 from flows.report_read import read_report_data
 from flows.report_run import dead_letters, latency, quality, versions
@@ -54,12 +55,13 @@ def render_report(data: ReportData, metrics: dict[str, Any], *, profile: str) ->
         over_time(data),
         periods(data),
         score(data),
+        models(metrics),
         rules(data),
         reasons(data),
         quality(data),
         latency(metrics),
         dead_letters(data),
-        versions(data, metrics),
+        versions(data, {name: value for name, value in metrics.items() if name != "evaluation"}),
     ]
     terms = "".join(f"<dt>{escape(term)}</dt><dd>{escape(words)}</dd>" for term, words in _TERMS.items())
     return document(f"Weir replay report: {profile}", header, sections, f"<h2>Terms</h2><dl>{terms}</dl>")

@@ -124,6 +124,10 @@ class Observer(Protocol):
         """A labelled outcome."""
         ...
 
+    def alert(self, alert: Mapping[str, Any], /) -> None:
+        """An alert, its time in microseconds."""
+        ...
+
     def dead_letter(self, topic: str, reason: str, /) -> None:
         """A dead letter."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,59 +15,43 @@ if TYPE_CHECKING:
 
 topics_app = typer.Typer(help="Topics: show what is missing or different, and make it so.", no_args_is_help=True)
 
-_Brokers = Annotated[str, typer.Option(help="HOST:PORT of brokers, separated by commas.")]
+_Config = Annotated[
+    Path | None, typer.Option(help="weir.toml: whose brokers, and how to log in there ([kafka.security]).")
+]
+_Brokers = Annotated[
+    str | None, typer.Option(help="HOST:PORT of brokers, separated by commas; default: those of weir.toml's [streams].")
+]
 _Partitions = Annotated[int, typer.Option(min=1, help="Partitions of each topic that is not compacted.")]
 _Replicas = Annotated[int, typer.Option(min=1, help="Copies of each partition.")]
 _InSync = Annotated[int, typer.Option(min=1, help="Copies that must have a record before it counts as written.")]
 _Grow = Annotated[bool, typer.Option("--grow", help="Partitions may be added; keys then move to other partitions.")]
-_Protocol = Annotated[str, typer.Option(help="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.")]
-_Ca = Annotated[str | None, typer.Option(help="File of the authorities of the brokers' certificates.")]
-_Cert = Annotated[str | None, typer.Option(help="File of our certificate, for mutual TLS.")]
-_Key = Annotated[str | None, typer.Option(help="File of its private key.")]
-_Mechanism = Annotated[str | None, typer.Option(help="PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.")]
-_User = Annotated[str | None, typer.Option(help="User, for SASL.")]
-_PasswordFile = Annotated[
-    str | None, typer.Option(help="File with the password alone; default: the variable WEIR_KAFKA_PASSWORD.")
-]
 
 
 @topics_app.command()
 def plan(
-    brokers: _Brokers,
+    config: _Config = None,
+    brokers: _Brokers = None,
     partitions: _Partitions = 12,
     replicas: _Replicas = 3,
     min_in_sync: _InSync = 2,
     grow: _Grow = False,
-    protocol: _Protocol = "PLAINTEXT",
-    ca: _Ca = None,
-    cert: _Cert = None,
-    key: _Key = None,
-    mechanism: _Mechanism = None,
-    username: _User = None,
-    password_file: _PasswordFile = None,
 ) -> None:
     """Show what `apply` would do; nothing is changed."""
-    admin = _admin(brokers, protocol, ca, cert, key, mechanism, username, password_file)
+    admin = _admin(config, brokers)
     _show(_steps(admin, partitions, replicas, min_in_sync, grow=grow))
 
 
 @topics_app.command()
 def apply(
-    brokers: _Brokers,
+    config: _Config = None,
+    brokers: _Brokers = None,
     partitions: _Partitions = 12,
     replicas: _Replicas = 3,
     min_in_sync: _InSync = 2,
     grow: _Grow = False,
-    protocol: _Protocol = "PLAINTEXT",
-    ca: _Ca = None,
-    cert: _Cert = None,
-    key: _Key = None,
-    mechanism: _Mechanism = None,
-    username: _User = None,
-    password_file: _PasswordFile = None,
 ) -> None:
     """Create what is missing and change what is safe; never delete, never shrink. Running it again changes nothing."""
-    admin = _admin(brokers, protocol, ca, cert, key, mechanism, username, password_file)
+    admin = _admin(config, brokers)
     steps = _steps(admin, partitions, replicas, min_in_sync, grow=grow)
     _show(steps)
     for step in steps:
@@ -78,24 +62,29 @@ def apply(
         raise ConfigError(message)
 
 
-def _admin(
-    brokers: str,
-    protocol: str,
-    ca: str | None,
-    cert: str | None,
-    key: str | None,
-    mechanism: str | None,
-    username: str | None,
-    password_file: str | None,
-) -> Admin:
-    from flows.kafka_admin import Admin  # noqa: PLC0415  # --help must not wait for librdkafka
-    from flows.kafka_security import KafkaSecurity, read_secret  # noqa: PLC0415
+def _admin(path: Path | None, brokers: str | None) -> Admin:
+    from flows.config import load_config  # noqa: PLC0415  # --help must not wait for it, nor for librdkafka
+    from flows.kafka_admin import Admin  # noqa: PLC0415
+    from flows.kafka_properties import kafka_properties  # noqa: PLC0415
+    from flows.streams import KafkaStream, parse_stream  # noqa: PLC0415
 
-    password = read_secret("--password-file", password_file, os.environ, "WEIR_KAFKA_PASSWORD") if username else None
-    security = KafkaSecurity(
-        protocol, ca=ca, cert=cert, key=key, mechanism=mechanism, username=username, password=password
-    )
-    return Admin(brokers, security)
+    if path is None:
+        if brokers is None:
+            message = "weir topics: expected --config weir.toml or --brokers HOST:PORT, found neither"
+            raise ConfigError(message)
+        return Admin(brokers, {"bootstrap.servers": brokers, "client.id": "weir"})
+    config = load_config(path)
+    if brokers is None:
+        streams = [parse_stream(name, url) for name, url in config.streams.items()]
+        named = sorted({one.bootstrap for one in streams if isinstance(one, KafkaStream)})
+        if not named:
+            message = f"{path}: [streams] names no topic of Kafka; streams of Kinesis are made as docs/aws.md says"
+            raise ConfigError(message)
+        if len(named) > 1:
+            message = f"{path}: [streams] names several clusters ({'; '.join(named)}); say which by --brokers"
+            raise ConfigError(message)
+        brokers = named[0]
+    return Admin(brokers, kafka_properties(config, brokers))
 
 
 def _steps(admin: Admin, partitions: int, replicas: int, in_sync: int, *, grow: bool) -> list[Step]:

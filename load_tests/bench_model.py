@@ -1,9 +1,9 @@
-"""What a score, an explanation and a label cost in the model of a profile: µs each, and the bytes of its artefact.
+"""What a score, an explanation and a label cost in each learner of a profile: µs each, its artefact and its memory.
 
     python -m load_tests.bench_model [PROFILE ...]        default: deploy/profiles/handbook and deploy/profiles/cards
 
 Values are random (log-normal numbers, a tenth absent, one payment in twenty fraud), so the figures are about cost only.
-The best of five rounds over 2,000 payments, on one thread.
+The best of five rounds over 2,000 payments, on one thread; "in batches" are the 32 that decide scores at once.
 """
 
 from __future__ import annotations
@@ -11,16 +11,22 @@ from __future__ import annotations
 import argparse
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
 
 from operators.features import FeatureSet, load_feature_set
 from operators.inflight import Value
+from operators.learner_config import Learner, StackConfig
 from operators.learning import load_learning
-from operators.model import OnlineModel
+from operators.model import restore_learner
 
 _PAYMENTS = 2_000
+_BATCH = 32
 _ROUNDS = 5
+_TOP = 5
 _DEFAULTS = ("deploy/profiles/handbook", "deploy/profiles/cards")
 
 
@@ -49,47 +55,59 @@ def best_us(work: Callable[[], object]) -> float:
     return best / _PAYMENTS * 1e6
 
 
-def bench(profile: Path) -> None:
-    """Measure one profile and print it."""
-    feature_set = load_feature_set(profile / "features.toml")
-    config = load_learning(profile / "learning.toml", feature_set).model
-    if config is None:
-        print(f"{profile}: no model")
-        return
+def measure(feature_set: FeatureSet, config: Learner) -> list[str]:
+    """One row of the table."""
     rng = random.Random(7)
     payments = [random_values(feature_set, rng) for _ in range(_PAYMENTS)]
-    labels = [at % 20 == 0 for at in range(_PAYMENTS)]
-    model = OnlineModel(feature_set, config)
-    for values, fraud in zip(payments, labels, strict=True):
-        model.learn_one(values, fraud, 1.0)
+    batches: list[Sequence[list[Value]]] = [payments[at : at + _BATCH] for at in range(0, _PAYMENTS, _BATCH)]
+    model = restore_learner(feature_set, config, None)
 
     def learn() -> None:
-        for values, fraud in zip(payments, labels, strict=True):
-            model.learn_one(values, fraud, 1.0)
+        for at, values in enumerate(payments):
+            model.learn_one(values, at % 20 == 0, 1.0)
 
-    print(
-        f"{profile}: {len(model.terms.names)} terms, {model.terms.cells} cells, {model.terms.touched} touched at most"
-    )
-    print(f"  score_many          {best_us(lambda: model.score_many(payments)):8.2f} µs")
-    print(f"  score_one           {best_us(lambda: [model.score_one(values) for values in payments]):8.2f} µs")
-    print(f"  contributions_many  {best_us(lambda: model.contributions_many(payments, 5)):8.2f} µs")
-    print(f"  contributions       {best_us(lambda: [model.contributions(values, 5) for values in payments]):8.2f} µs")
-    print(f"  learn_one           {best_us(learn):8.2f} µs")
+    learn()
+    figures = [
+        best_us(lambda: [model.score_many(batch) for batch in batches]),
+        best_us(lambda: [model.explain_many(batch, _TOP) for batch in batches]),
+        best_us(lambda: [model.score_one(values) for values in payments]),
+        best_us(learn),
+    ]
     start = time.perf_counter()
     artefact = model.to_bytes()
     written_ms = (time.perf_counter() - start) * 1e3
     start = time.perf_counter()
-    OnlineModel.from_bytes(artefact, feature_set, config)
-    print(f"  artefact            {len(artefact):8d} bytes, written in {written_ms:.1f} ms, ", end="")
-    print(f"read in {(time.perf_counter() - start) * 1e3:.1f} ms")
+    restore_learner(feature_set, config, artefact)
+    read_ms = (time.perf_counter() - start) * 1e3
+    return [*(f"{figure:.1f}" for figure in figures), f"{len(artefact):,}", f"{written_ms:.1f}", f"{read_ms:.1f}"]
+
+
+def learners(model: Learner | None, challengers: Sequence[Learner]) -> list[Learner]:
+    """Those that are declared, the parts of stacks before them, none twice."""
+    found: dict[str, Learner] = {}
+    for one in (*challengers, *(() if model is None else (model,))):
+        if isinstance(one, StackConfig):
+            found.update({part.id: part for part in one.parts})
+        found[one.id] = one
+    return list(found.values())
 
 
 def main() -> None:
     """Measure the profiles given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("profiles", nargs="*", default=_DEFAULTS)
-    for profile in parser.parse_args().profiles:
-        bench(Path(profile))
+    for name in parser.parse_args().profiles:
+        profile = Path(name)
+        feature_set = load_feature_set(profile / "features.toml")
+        learning = load_learning(profile / "learning.toml", feature_set)
+        table = Table(title=f"{profile}: µs each, bytes, ms")
+        columns = ("score, in batches", "with reasons", "score alone", "label", "artefact", "written ms", "read ms")
+        table.add_column("learner")
+        for column in columns:
+            table.add_column(column, justify="right")
+        for config in learners(learning.model, learning.challengers):
+            table.add_row(config.id, *measure(feature_set, config))
+        Console(width=120).print(table)
 
 
 if __name__ == "__main__":

@@ -30,10 +30,10 @@ from load_tests.kafka_broker import BrokerError, KafkaBroker
 from load_tests.live import ROOT, TOPICS, traffic, weir
 
 PROFILE: Final = Path(__file__).resolve().parent / "campaign" / "profile"
-IN_SNAPSHOT: Final = {"commit": (30, 300), "sync": (3, 12), "synced": (3, 12), "delivered": (9, 48)}
+IN_SNAPSHOT: Final = {"commit": (30, 300), "sync": (3, 12), "synced": (3, 12), "delivered": (3, 12)}
 IN_START: Final = {"open": (1, 3), "rollback": (1, 3), "read_back": (1, 1)}
 """Points at which a process kills itself, and at which arrival there: from the third epoch on, or while it starts. An
-epoch has one commit a step and shard, one delivery a shard, one sync."""
+epoch has one commit a step and shard, one delivery, one sync."""
 OUTAGE: Final = "broker outage"
 _SETTLE_S: Final = (0.3, 4.0)
 """A fault comes so long after a start's first decision: from within the first epochs to well behind several commits."""
@@ -222,7 +222,8 @@ def run(given: argparse.Namespace, seed: int, tell: Callable[[str], None]) -> Re
         cluster = LiveCluster(config, beside, out / "logs", port, given.before and given.before.resolve())
         stack.callback(cluster.kill)
         load = Load(broker.bootstrap, TOPICS, events, given.rate, seed)
-        reader = Reader(broker.bootstrap, TOPICS["decisions"], TOPICS["dead_letters"])
+        isolation = "read_committed" if given.transactional else "read_uncommitted"
+        reader = Reader(broker.bootstrap, TOPICS["decisions"], TOPICS["dead_letters"], isolation)
         stack.callback(reader.close)
         load.start()
         scene = Scene(cluster, broker, reader, rng, 1, given.outage)
@@ -288,6 +289,7 @@ def _write_config(out: Path, bootstrap: str, given: argparse.Namespace, name: st
     path.write_text(
         f'profile = "{given.profile.resolve()}"\n[streams]\n{streams}\n[wire]\nformat = "json"\n'
         f'[state]\nfolder = "state"\nshards = {given.shards}\n[decide]\nepoch = "{given.epoch}"\n'
+        f"transactional = {str(given.transactional).lower()}\n"
         f'no_progress_after = "20s"\n[metrics]\nport = {port}\n[log]\nformat = "text"\n'
     )
     return path
@@ -313,6 +315,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--processes", default="1,2", help="of the starts, drawn")
     parser.add_argument("--faults", default=",".join(FAULTS), help="kinds to do")
     parser.add_argument("--metrics-port", type=int, default=9574)
+    parser.add_argument("--transactional", action="store_true", help="publish in transactions, count committed records")
     parser.add_argument("--before", type=Path, help="Python file that each process runs first")
     given = parser.parse_args(arguments)
     given.processes = [int(number) for number in given.processes.split(",")]

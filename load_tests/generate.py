@@ -1,6 +1,7 @@
 """Make traffic: payments with device, identity and outcome streams, and the truth about each payment.
 
     python -m load_tests.generate --out DIR [--payments 200000] [--days 60] [--customers N] [--seed 7]
+    python -m load_tests.generate --out DIR --drift amounts --drift-day 40
     python -m load_tests.generate --out DIR --movement [--customers 500] [--days 365]
     python -m load_tests.generate --out DIR --bench [--payments 1000000] [--cards 1000000]
 
@@ -21,6 +22,7 @@ import orjson
 
 import load_tests.traffic as traffic_package
 from load_tests.traffic.bench import write_bench
+from load_tests.traffic.drift import KINDS as DRIFTS
 from load_tests.traffic.layout import Params
 from load_tests.traffic.mishaps import broken_events, broken_payments, order_of_arrival
 from load_tests.traffic.records import (
@@ -99,6 +101,12 @@ def _check(params: Params) -> None:
             f"got {params.payments}, {params.days}, {params.customer_count}"
         )
         raise ValueError(message)
+    if params.drift is not None and (params.drift not in DRIFTS or not 0 < params.drift_day < params.days):
+        message = (
+            f"drift: expected one of {DRIFTS} on a day from 1 to {params.days - 1}, "
+            f"got {params.drift!r} on {params.drift_day}"
+        )
+        raise ValueError(message)
     if not 0 <= params.fraud_share <= 0.2:
         message = f"fraud_share: expected 0 to 0.2, got {params.fraud_share!r}"
         raise ValueError(message)
@@ -160,6 +168,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--format", choices=FORMATS, default="jsonl")
     parser.add_argument("--fraud-share", type=float, default=_USUAL.fraud_share, help="frauds among the payments")
     parser.add_argument("--pans", action="store_true", help="a quarter of the cards as raw test card numbers")
+    parser.add_argument("--drift", choices=DRIFTS, help="what changes on --drift-day; load_tests/traffic/drift.py")
+    parser.add_argument("--drift-day", type=int, help="day from which on it does")
     parser.add_argument("--movement", action="store_true", help="a year of genuine payments of people on the move")
     parser.add_argument("--bench", action="store_true", help="input of the throughput benchmark")
     parser.add_argument("--cards", type=int, default=1_000_000, help="cards of --bench")
@@ -178,7 +188,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
     elif given.bench:
         params = replace(params, payments=1_000_000)
-    chosen = {name: getattr(given, name) for name in ("payments", "days", "customers", "start")}
+    chosen = {name: getattr(given, name) for name in ("payments", "days", "customers", "start", "drift", "drift_day")}
     params = replace(params, **{name: value for name, value in chosen.items() if value is not None})
     if given.bench:
         path = write_bench(params, given.cards, given.out)

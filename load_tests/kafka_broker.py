@@ -106,20 +106,28 @@ class KafkaBroker:
         bootstrap: Address for clients.
     """
 
-    def __init__(self, directory: Path, properties: Mapping[str, str] | None = None, port: int | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        properties: Mapping[str, str] | None = None,
+        port: int | None = None,
+        users: Mapping[str, str] | None = None,
+    ) -> None:
         """Prepare; `start` starts it.
 
         Args:
             directory: Empty, or of an earlier broker.
             properties: Further server properties, which win over ours.
             port: Of the plain listener; default: a free one.
+            users: Password by name, of those who may log in by SCRAM-SHA-256 from the first start on.
         """
         self.directory = directory
-        self.port, self.controller_port = _free_ports(2)
+        self.port, self.controller_port = free_ports(2)
         if port is not None:
             self.port = port
         self.bootstrap = f"127.0.0.1:{self.port}"
         self._properties = dict(properties or {})
+        self._users = dict(users or {})
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -142,7 +150,9 @@ class KafkaBroker:
         config.write_text("".join(f"{key}={value}\n" for key, value in self._all_properties(data).items()))
         if not (data / "meta.properties").exists():
             identity = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-            arguments = ("format", f"--cluster-id={identity}", "-c", str(config))  # it may begin with a dash
+            arguments = ["format", f"--cluster-id={identity}", "-c", str(config)]  # it may begin with a dash
+            for name, password in self._users.items():
+                arguments += ["--add-scram", f"SCRAM-SHA-256=[name={name},password={password}]"]
             done = subprocess.run(
                 java_command("kafka.tools.StorageTool", *arguments), capture_output=True, text=True, check=False
             )
@@ -236,7 +246,8 @@ class KafkaBroker:
         self.kill()
 
 
-def _free_ports(count: int) -> Iterator[int]:
+def free_ports(count: int) -> Iterator[int]:
+    """So many ports of 127.0.0.1 that nobody listens on; held until all are taken from here."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for one in sockets:

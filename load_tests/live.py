@@ -65,11 +65,12 @@ class LiveError(Exception):
 def write_config(directory: Path, bootstrap: str, port: int, given: argparse.Namespace) -> Path:
     """weir.toml of the flow that is measured."""
     streams = "\n".join(f'{name} = "kafka://{bootstrap}/{topic}"' for name, topic in TOPICS.items())
+    transactions = f'transactional = true\ntransaction_every = "{given.transaction}"\n' if given.transactional else ""
     path = directory / "weir.toml"
     path.write_text(
         f'profile = "{given.profile.resolve()}"\n[streams]\n{streams}\n[wire]\nformat = "json"\n'
         f'[state]\nfolder = "state"\nshards = {given.shards}\n'
-        f'[decide]\nepoch = "{given.epoch}"\nlinger = "{given.linger}"\n'
+        f'[decide]\nepoch = "{given.epoch}"\nlinger = "{given.linger}"\n{transactions}'
         f"[metrics]\nport = {port}\n[cluster]\nprocesses = {given.processes}\n"
         '[kafka]\n"linger.ms" = 0\n[log]\nformat = "text"\n'
     )
@@ -150,7 +151,8 @@ def measure(bootstrap: str, given: argparse.Namespace, console: Console) -> tupl
     config = write_config(given.out, bootstrap, ports[0], given)
     with deciding(config, given.out / "weir.log", ports) as process:
         producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 0, "acks": "all"})
-        told = {"group.id": "load-test", "enable.auto.commit": False, "isolation.level": "read_uncommitted"}
+        told = {"group.id": "load-test", "enable.auto.commit": False}
+        told["isolation.level"] = "read_committed" if given.transactional else "read_uncommitted"
         consumer = Consumer({"bootstrap.servers": bootstrap, "fetch.wait.max.ms": 100, **told})
         sent = {name: TOPICS[name] for name in ("transactions", "device_events", "identity_events")}
         loop = OpenLoop(producer, consumer, sent, TOPICS["decisions"])
@@ -237,6 +239,8 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--partitions", type=int, default=4)
     parser.add_argument("--shards", type=int, default=8)
     parser.add_argument("--epoch", default="1s")
+    parser.add_argument("--transactional", action="store_true", help="decide.transactional; committed records are read")
+    parser.add_argument("--transaction", default="100ms", help="decide.transaction_every")
     parser.add_argument("--linger", default="2ms", help="from one batch to the next at the least")
     parser.add_argument("--brokers", help="HOST:PORT of a Kafka that runs; default: one of its own")
     parser.add_argument("--metrics-port", type=int, default=9564)

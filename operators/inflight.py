@@ -14,6 +14,7 @@ LABEL: Final = 4
 TICK: Final = 5
 DEAD_LETTER: Final = 6
 ALERT: Final = 7
+RELEASE: Final = 8
 
 Value = float | bool | str | None
 """A feature's value: NaN is an absent number, None an absent boolean or string."""

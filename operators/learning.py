@@ -22,6 +22,12 @@
     id = "cards-linear-2"
     version = "1"
 
+    [evaluation]                 # optional: how the scores are judged by the labels
+    windows_days = [7, 28]       # days up to the last one whose labels have matured
+    cards_a_day = 100            # k of the precision at k cards a day
+    amount_bands = [10, 50, 200, 1000]
+
+operators/learner_config.py has what stands instead of [model] where learners of several kinds work side by side.
 operators/loop_config.py has the tables that say who decides, who is promoted, what is explored and what is watched.
 Without the file labels still mature (fraud rates need them), and there is no model.
 """
@@ -29,94 +35,18 @@ Without the file labels still mature (fraud rates need them), and there is no mo
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 import tomllib
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
 
-from operators.binning import grid_cells
-from operators.feature_parse import Section, check_name
+from operators.feature_parse import Section
 from operators.features import FeatureSet
+from operators.learner_config import Learner, parse_learner, parse_learners
 from operators.loop_config import LOOP_KEYS, LoopConfig, parse_loop
+from operators.model_config import count, number, parse_ratios, sha256_of
+from operators.prequential import PrequentialConfig
 from schemas.errors import ProfileError
-
-MOST_CELLS: Final = 2_000_000
-"""Bound of a model's weights, and so of its memory: 32 MB in arrays, and at worst, with every cell met, some 300 MB in
-River's dictionaries. Larger invites crosses of categories that are never learned."""
-
-_CYCLIC: Final = ("hour", "weekday")
-"""Numbers that are names in truth: 23 is next to 0."""
-_NUMBERS: Final = {
-    # key: (default, least, most, what is expected)
-    "learning_rate": (0.3, 1e-6, 10.0, "a step of AdaGrad from 0.000001 to 10"),
-    "intercept_learning_rate": (0.02, 0.0, 1.0, "a step from 0 (fixed) to 1"),
-    "l2": (0.0, 0.0, 1.0, "a penalty from 0 to 1"),
-    "base_rate": (0.01, 1e-6, 0.5, "the share of fraud believed before the first label, from 0.000001 to 0.5"),
-}
-_COUNTS: Final = {
-    "cells_per_octave": (2, 1, 16, "a whole number from 1 to 16"),
-    "cross_cells_per_octave": (1, 1, 8, "a whole number from 1 to 8"),
-    "category_slots": (256, 2, 65_536, "a whole number from 2 to 65536"),
-    "min_labels": (1_000, 1, 10_000_000, "a whole number from 1 to 10000000"),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Ratio:
-    """An input made of two numbers; absent when either is, or when the denominator is 0."""
-
-    name: str
-    numerator: str
-    denominator: str
-
-
-@dataclass(frozen=True, slots=True)
-class ModelConfig:
-    """The model, all defaults filled in.
-
-    Attributes:
-        id: Name of the model, in decisions.
-        version: Version given by its author, in decisions.
-        features: Inputs with a curve of their own: numbers, booleans, ratios.
-        categorical: Inputs with one weight a value: strings, and numbers whose size means nothing.
-        crosses: Pairs of inputs with a surface of their own, named "a*b".
-        ratios: Inputs made of two others.
-        cells_per_octave: Grid points of a curve from one power of two to the next.
-        cross_cells_per_octave: The same for surfaces.
-        category_slots: Weights of a categorical input; values are hashed into them.
-        learning_rate: Step of AdaGrad.
-        intercept_learning_rate: Step of the intercept.
-        l2: Penalty on the weights that a label touches.
-        min_labels: No score before this many labels, and none before the first fraud.
-        base_rate: Share of fraud that the intercept starts from.
-    """
-
-    id: str
-    version: str
-    features: tuple[str, ...]
-    categorical: tuple[str, ...]
-    crosses: tuple[tuple[str, str], ...]
-    ratios: tuple[Ratio, ...]
-    cells_per_octave: int
-    cross_cells_per_octave: int
-    category_slots: int
-    learning_rate: float
-    intercept_learning_rate: float
-    l2: float
-    min_labels: int
-    base_rate: float
-
-    @property
-    def hash(self) -> str:
-        """sha256 (hex) of the content, defaults included: a model goes on learning under the very same one only."""
-        return _sha256(asdict(self))
-
-    @property
-    def base_logit(self) -> float:
-        """Intercept of a model that has learned nothing."""
-        return math.log(self.base_rate / (1.0 - self.base_rate))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,23 +63,25 @@ class LearningConfig:
         start: The model to start from, None for an untrained one.
         challengers: Models beside it.
         loop: Who decides, who is promoted, what is explored and watched.
+        evaluation: How scores are judged by the labels.
     """
 
     tick_us: int
     maturity_us: int
     correction_horizon_us: int
     genuine_sample: float
-    model: ModelConfig | None
+    model: Learner | None
     hash: str
     start: bytes | None = field(default=None, repr=False)
-    challengers: tuple[ModelConfig, ...] = ()
+    challengers: tuple[Learner, ...] = ()
     loop: LoopConfig = field(default_factory=LoopConfig)
+    evaluation: PrequentialConfig = field(default_factory=PrequentialConfig)
 
     @classmethod
     def default(cls) -> LearningConfig:
         """What holds without a learning.toml."""
         hour_us = 3_600_000_000
-        return cls(hour_us, 7 * 24 * hour_us, 60 * 24 * hour_us, 1.0, None, _sha256({}))
+        return cls(hour_us, 7 * 24 * hour_us, 60 * 24 * hour_us, 1.0, None, sha256_of({}))
 
 
 def load_learning(path: Path, feature_set: FeatureSet) -> LearningConfig:
@@ -176,18 +108,56 @@ def load_learning(path: Path, feature_set: FeatureSet) -> LearningConfig:
     tick_us = top.us("tick", "1h")
     maturity_us = top.us("maturity", "7d")
     correction_horizon_us = top.us("correction_horizon", "60d")
-    share = _number(top, "genuine_sample", 1.0, 1e-4, 1.0, "the share of genuine payments to learn, from 0.0001 to 1")
-    model = _model(top.table("model"), feature_set) if "model" in content else None
+    share = number(top, "genuine_sample", 1.0, 1e-4, 1.0, "the share of genuine payments to learn, from 0.0001 to 1")
+    ratios = parse_ratios(top, {feature.name: feature.kind for feature in feature_set.features})
+    model = parse_learner(top.table("model"), feature_set, ratios, {}) if "model" in content else None
     start = _start(top, path) if "start" in content else None
-    challengers = tuple(_model(one, feature_set) for one in _tables(top, "challengers"))
+    challengers = tuple(parse_learner(one, feature_set, ratios, {}) for one in _tables(top, "challengers"))
+    if "learners" in content:
+        if model is not None or challengers:
+            top.refuse("learners", "given", "either [[learners]] or [model] and [[challengers]]")
+        model, challengers = parse_learners(top, _tables(top, "learners"), feature_set, ratios)
     loop = parse_loop(top, feature_set, model.id if model else None, tuple(one.id for one in challengers))
     if challengers and model is None:
         top.refuse("challengers", [one.id for one in challengers], "a [model] that they challenge")
-    top.close(("tick", "maturity", "correction_horizon", "genuine_sample", "start", "model", "challengers", *LOOP_KEYS))
+    known = ("tick", "maturity", "correction_horizon", "genuine_sample", "start", "model", "challengers")
+    evaluation = _evaluation(top.table("evaluation"), maturity_us)
+    top.close((*known, "ratios", "champion", "learners", "evaluation", *LOOP_KEYS))
     hashed = content if start is None else {**content, "start": hashlib.sha256(start).hexdigest()}
     return LearningConfig(
-        tick_us, maturity_us, correction_horizon_us, share, model, _sha256(hashed), start, challengers, loop
+        tick_us,
+        maturity_us,
+        correction_horizon_us,
+        share,
+        model,
+        sha256_of(hashed),
+        start,
+        challengers,
+        loop,
+        evaluation,
     )
+
+
+def _evaluation(section: Section, maturity_us: int) -> PrequentialConfig:
+    usual = PrequentialConfig(mature_after_us=maturity_us)
+    windows = _rising(section, "windows_days", usual.windows, 1, 366)
+    bands = _rising(section, "amount_bands", usual.amount_bands, 0.01, 1e9)
+    cards = count(section, "cards_a_day", usual.cards_a_day, 1, 10_000, "a number of cards from 1 to 10000")
+    section.close(("windows_days", "cards_a_day", "amount_bands"))
+    if any(window != int(window) for window in windows):
+        section.refuse("windows_days", list(windows), "whole days")
+    return PrequentialConfig(tuple(int(window) for window in windows), maturity_us, cards, bands)
+
+
+def _rising(section: Section, key: str, default: tuple[float, ...], least: float, most: float) -> tuple[float, ...]:
+    value = section.take(key)
+    if value is None:
+        return default
+    numbers = [one for one in value if isinstance(one, int | float)] if isinstance(value, list) else []
+    sound = bool(numbers) and numbers == value and least <= numbers[0] and numbers[-1] <= most and len(numbers) <= 8
+    if not sound or any(a >= b for a, b in pairwise(numbers)):
+        section.refuse(key, value, f"up to 8 rising numbers from {least:g} to {most:g}")
+    return tuple(float(one) for one in numbers)
 
 
 def _tables(top: Section, key: str) -> list[Section]:
@@ -203,131 +173,3 @@ def _start(section: Section, path: Path) -> bytes:
         return (path.parent / name).read_bytes()
     except OSError as error:
         section.refuse("start", name, f"the file of a model, beside learning.toml ({error.strerror})")
-
-
-def _model(section: Section, feature_set: FeatureSet) -> ModelConfig:
-    kinds = {feature.name: feature.kind for feature in feature_set.features}
-    model_id = section.text("id", expected="the model's id, such as 'cards-linear'")
-    version = section.text("version", expected="the model's version, such as '1'")
-    ratios = _ratios(section, kinds)
-    strings = tuple(name for name, kind in kinds.items() if kind == "string")
-    given = section.keys()
-    categorical = section.texts("categorical", None, "names of features")
-    if "categorical" not in given:
-        categorical = (*_CYCLIC, *strings)
-    for name in categorical:
-        if kinds.get(name) not in ("string", "number"):
-            section.refuse("categorical", name, "a string or number out of the feature set")
-    usable = [name for name in kinds if name not in strings and name not in categorical]
-    usable += [ratio.name for ratio in ratios]
-    features = section.texts("features", None, "names of features")
-    if "features" not in given:
-        features = tuple(usable)
-    for name in features:
-        if name not in usable:
-            section.refuse("features", name, "a number, boolean or ratio that is not categorical")
-    crosses = _crosses(section, {*usable, *categorical, *strings})
-    counts = {key: _count(section, key) for key in _COUNTS}
-    numbers = {key: _number(section, key, *limits) for key, limits in _NUMBERS.items()}
-    section.close((*ModelConfig.__dataclass_fields__,))
-    if not features and not categorical and not crosses:
-        section.refuse("features", list(features), "at least one input: a feature, a category or a cross")
-    config = ModelConfig(
-        id=model_id,
-        version=version,
-        features=features,
-        categorical=categorical,
-        crosses=crosses,
-        ratios=ratios,
-        cells_per_octave=counts["cells_per_octave"],
-        cross_cells_per_octave=counts["cross_cells_per_octave"],
-        category_slots=counts["category_slots"],
-        learning_rate=numbers["learning_rate"],
-        intercept_learning_rate=numbers["intercept_learning_rate"],
-        l2=numbers["l2"],
-        min_labels=counts["min_labels"],
-        base_rate=numbers["base_rate"],
-    )
-    cells = sum(input_cells(config, kinds, name, cross=False) for name in (*features, *categorical))
-    cells += sum(
-        input_cells(config, kinds, a, cross=True) * input_cells(config, kinds, b, cross=True) for a, b in crosses
-    )
-    if cells > MOST_CELLS:
-        section.refuse("crosses", len(crosses), f"at most {MOST_CELLS} weights; these inputs have {cells}")
-    return config
-
-
-def is_categorical(config: ModelConfig, kinds: dict[str, Any], name: str) -> bool:
-    """Whether an input is seen through slots: strings always are."""
-    return name in config.categorical or kinds.get(name) == "string"
-
-
-def input_cells(config: ModelConfig, kinds: dict[str, Any], name: str, *, cross: bool) -> int:
-    """Weights that an input takes, the one of its absence included.
-
-    Args:
-        config: The model.
-        kinds: Kind of each feature of the feature set.
-        name: Feature or ratio.
-        cross: As one side of a cross, which has a coarser grid.
-    """
-    if is_categorical(config, kinds, name):
-        return 1 + config.category_slots
-    if kinds.get(name) == "boolean":
-        return 3
-    return grid_cells(config.cross_cells_per_octave if cross else config.cells_per_octave)
-
-
-def _ratios(section: Section, kinds: dict[str, Any]) -> tuple[Ratio, ...]:
-    ratios: list[Ratio] = []
-    for one in section.tables("ratios"):
-        name = one.text("name")
-        if name in kinds or any(name == ratio.name for ratio in ratios):
-            one.refuse("name", name, "a name that no feature and no other ratio has")
-        ratio = Ratio(check_name(one, "name", name), one.text("numerator"), one.text("denominator"))
-        for key in ("numerator", "denominator"):
-            operand = getattr(ratio, key)
-            if kinds.get(operand) != "number":
-                one.refuse(key, operand, "a number out of the feature set")
-        one.close(("name", "numerator", "denominator"))
-        ratios.append(ratio)
-    return tuple(ratios)
-
-
-def _crosses(section: Section, known: set[str]) -> tuple[tuple[str, str], ...]:
-    value = section.take("crosses")
-    crosses: list[tuple[str, str]] = []
-    for pair in [] if value is None else value if isinstance(value, list) else [value]:
-        if not isinstance(pair, list) or len(pair) != 2 or pair[0] == pair[1]:
-            section.refuse("crosses", pair, "pairs of two different inputs")
-        for name in pair:
-            if not isinstance(name, str) or name not in known:
-                section.refuse("crosses", name, "a feature out of the feature set, or a ratio")
-        if (pair[0], pair[1]) in crosses or (pair[1], pair[0]) in crosses:
-            section.refuse("crosses", pair, "different pairs, none twice")
-        crosses.append((pair[0], pair[1]))
-    return tuple(crosses)
-
-
-def _number(section: Section, key: str, default: float, least: float, most: float, expected: str) -> float:
-    value = section.take(key)
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        section.refuse(key, value, expected)
-    return float(value)
-
-
-def _count(section: Section, key: str) -> int:
-    default, least, most, expected = _COUNTS[key]
-    value = section.take(key)
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        section.refuse(key, value, expected)
-    return int(value)
-
-
-def _sha256(content: dict[str, Any]) -> str:
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
-    return hashlib.sha256(canonical.encode()).hexdigest()

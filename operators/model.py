@@ -1,7 +1,9 @@
 """The model: gives each payment a probability of fraud, and learns from its label when that comes.
 
-`Model` is all that deciding knows. `OnlineModel` is River's logistic regression (operators/model_linear.py) over
-curves and crosses of the features (operators/model_terms.py); docs/adr/0006-online-model.md says why.
+`Model` (operators/model_protocol.py) is all that deciding knows. `OnlineModel` is River's logistic regression
+(operators/model_linear.py) over curves and crosses of the features (operators/model_terms.py);
+docs/adr/0006-online-model.md says why. Beside it there are forests (operators/forest.py) and stacks
+(operators/stack.py): docs/adr/0017-learners.md.
 
 Its memory is bounded by what learning.toml declares, whatever the traffic: `Terms.cells` weights. What a term "adds on
 average" is its mean over all labels learned, with the weights as they are now.
@@ -12,74 +14,23 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
 
 import numpy as np
 
 from operators.features import FeatureSet
+from operators.forest import ForestModel
 from operators.inflight import Value
-from operators.learning import LearningConfig, ModelConfig
+from operators.learner_config import ForestConfig, Learner, StackConfig
+from operators.learning import LearningConfig
+from operators.model_config import ModelConfig
 from operators.model_linear import LinearLearner
+from operators.model_protocol import Contributions, Model, Part, check_weight
 from operators.model_state import Header, pack, unpack
-from operators.model_terms import Floats, Terms, logits, strongest
+from operators.model_terms import Floats, Terms, added, logits, strongest
+from operators.stack import StackModel
 from schemas.errors import ProfileError
 
-Contributions = tuple[tuple[str, float], ...]
-"""Terms of the model with what each adds to the logit of a payment, beyond what it adds on average."""
-
-_NO_SHARE: Final = 0.0
-_MOST_WEIGHT: Final = 1e6
-"""A label's weight beyond this is a mistake upstream; smaller would refuse samples of one in a million."""
-
-
-class Model(Protocol):
-    """What scores and learns.
-
-    Attributes:
-        id: Name of the model.
-        version: Version given by its author; `labels` tells two states of one version apart.
-        labels: Labels learned so far.
-        feature_set_hash: Of the feature set whose values it takes.
-    """
-
-    id: str
-    version: str
-    labels: int
-    feature_set_hash: str
-
-    def score_one(self, values: Sequence[Value]) -> float | None:
-        """Probability of fraud, 0..1; None while untrained. Values in the feature set's order."""
-        ...
-
-    def score_many(self, values_list: Sequence[Sequence[Value]]) -> list[float | None]:
-        """`score_one` of each, to the last bit, at less cost."""
-        ...
-
-    def contributions(self, values: Sequence[Value], top: int) -> Contributions:
-        """The `top` largest contributions in logits, largest size first; empty while untrained."""
-        ...
-
-    def contributions_many(self, values_list: Sequence[Sequence[Value]], top: int) -> list[Contributions]:
-        """`contributions` of each, to the last bit, at less cost."""
-        ...
-
-    def explain_many(
-        self, values_list: Sequence[Sequence[Value]], top: int
-    ) -> tuple[list[float | None], list[Contributions]]:
-        """`score_many` and `contributions_many` in one."""
-        ...
-
-    def learn_one(self, values: Sequence[Value], fraud: bool, weight: float) -> None:
-        """Learn one label; `weight` is how many payments it stands for, more than 0."""
-        ...
-
-    def to_bytes(self) -> bytes:
-        """All that it is; what `restore_model` makes of it goes on exactly as this one would."""
-        ...
-
-    def artefact_hash(self) -> str:
-        """sha256 (hex) of `to_bytes()`; computed when asked after learning: not for every payment."""
-        ...
+__all__ = ["Contributions", "Model", "OnlineModel", "restore_learner", "restore_model"]
 
 
 class OnlineModel:
@@ -176,15 +127,24 @@ class OnlineModel:
             for row, sizes in zip(places.tolist(), added.tolist(), strict=True)
         ]
 
+    @property
+    def term_names(self) -> tuple[str, ...]:
+        """Names of the terms."""
+        return self.terms.names
+
+    def added(self, values_list: Sequence[Sequence[Value]]) -> Floats:
+        """What each term adds to the logit beyond what it adds on average; (payments, terms)."""
+        terms, rows = self.terms, self.terms.rows(values_list)
+        found: Floats = added(rows, *terms.layout, terms.touched, self._learner.mirror, self._average())
+        return found
+
     def learn_one(self, values: Sequence[Value], fraud: bool, weight: float) -> None:
         """See `Model`.
 
         Raises:
             ValueError: the weight is not above 0, or beyond a million.
         """
-        if not _NO_SHARE < weight <= _MOST_WEIGHT:
-            message = f"weight of a label is {weight!r}; expected more than 0, at most {_MOST_WEIGHT:.0f}"
-            raise ValueError(message)
+        check_weight(weight)
         cells, counts = self.terms.spread(self.terms.rows((values,))[0])
         self._learner.learn_one(dict(zip(cells.tolist(), counts.tolist(), strict=True)), fraud, weight)
         self._met[cells] += weight * counts
@@ -265,12 +225,33 @@ def restore_model(feature_set: FeatureSet, learning: LearningConfig) -> Callable
         raise ProfileError(message)
 
     if learning.start is not None:
-        OnlineModel.from_bytes(learning.start, feature_set, config)  # refused at the start, not at the first payment
+        restore_learner(feature_set, config, learning.start)  # refused at the start, not at the first payment
 
     def restore(artefact: bytes | None) -> Model:
-        artefact = learning.start if artefact is None else artefact
-        if artefact is None:
-            return OnlineModel(feature_set, config)
-        return OnlineModel.from_bytes(artefact, feature_set, config)
+        return restore_learner(feature_set, config, learning.start if artefact is None else artefact)
 
     return restore
+
+
+def restore_learner(feature_set: FeatureSet, config: Learner, artefact: bytes | None) -> Part:
+    """A learner of any kind from its bytes; an untrained one from None.
+
+    Raises:
+        StateLayoutError: the bytes are of another format or kind, cut off or altered.
+        ProfileError: they were learned under another feature set or another table of learning.toml.
+    """
+    if isinstance(config, ForestConfig):
+        if artefact is None:
+            return ForestModel(feature_set, config)
+        return ForestModel.from_bytes(artefact, feature_set, config)
+    if isinstance(config, StackConfig):
+
+        def part(one: ModelConfig | ForestConfig, packed: bytes | None) -> Part:
+            return restore_learner(feature_set, one, packed)
+
+        if artefact is None:
+            return StackModel(feature_set, config, [part(one, None) for one in config.parts])
+        return StackModel.from_bytes(artefact, feature_set, config, part)
+    if artefact is None:
+        return OnlineModel(feature_set, config)
+    return OnlineModel.from_bytes(artefact, feature_set, config)

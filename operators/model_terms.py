@@ -30,7 +30,7 @@ from operators.binning import MISSING, CategoryCodes, position
 from operators.features import FeatureSet
 from operators.inflight import Value
 from operators.jit import Array, jit
-from operators.learning import ModelConfig, input_cells, is_categorical
+from operators.model_config import ModelConfig, input_cells, is_categorical
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
@@ -233,6 +233,31 @@ def logits(
         for i in range(n):
             total += weights[cells[i]] * counts[i]
         out[at] = total + intercept
+    return out
+
+
+@jit(f"float64[:,::1](float64[:,::1], {_LAYOUT}, int64, float64[::1], float64[::1])", uses=(binning,))
+def added(
+    rows: Array,
+    sources: Array,
+    kind: Array,
+    slots: Array,
+    terms: Array,
+    grid: Array,
+    touched: int,
+    weights: Array,
+    means: Array,
+) -> Array:
+    """What each term adds to the logit of each row beyond what it adds on average (`means`); (rows, terms)."""
+    cells = np.empty(touched, dtype=np.int32)
+    counts = np.empty(touched, dtype=np.float64)
+    owners = np.empty(touched, dtype=np.int32)
+    out = np.zeros((len(rows), len(terms)), dtype=np.float64)
+    for at in range(len(rows)):
+        n = lay_out(rows[at], sources, kind, slots, terms, grid, cells, counts, owners)
+        for i in range(n):
+            out[at, owners[i]] += weights[cells[i]] * counts[i]
+        out[at] -= means
     return out
 
 

@@ -24,7 +24,13 @@ LEDGER: Final = RecordFormat(layout=1, clear={ord("d"): 5})
 ENTITY: Final = RecordFormat(layout=1, clear={ord("v"): 2, ord("m"): 2, ord("t"): 2})
 """`operators.entity`: windows (vh, vx, vc, vp, mv), tracks (tp, tr), reputation (r), identity (i)."""
 
-_FORMATS: Final = {"seen": SEEN, "decide": DECIDE, "ledger": LEDGER}
+LABEL_JOIN: Final = RecordFormat(layout=1, clear={ord("d"): 9, ord("w"): 9, ord("p"): 9})
+"""`operators.label_join`: d, w and p are followed by 8 bytes of time, scanned by."""
+
+LEARN: Final = RecordFormat(layout=1)
+"""`operators.learn`: single records."""
+
+_FORMATS: Final = {"seen": SEEN, "decide": DECIDE, "ledger": LEDGER, "label_join": LABEL_JOIN, "learn": LEARN}
 
 
 def format_of(step: str) -> RecordFormat:

@@ -41,12 +41,14 @@ class SeenConfig:
         maturity_us: A payment without an outcome is genuine after this long; None: never.
         correction_horizon_us: Outcomes are joined until this long after maturity.
         genuine_share: Share of genuine labels that is kept, chosen by hash, 0 < share <= 1; weight is its inverse.
+        held_us: How long an outcome waits for its payment; None: as long as a payment's record lives.
     """
 
     seen_ttl_us: int
     maturity_us: int | None
     correction_horizon_us: int
     genuine_share: float
+    held_us: int | None = None
 
     @property
     def keep_us(self) -> int:
@@ -244,6 +246,9 @@ class Seen:
         buried: list[InFlight] = []
         if not records.any_held():
             return buried
+        held_us = self._config.held_us
+        if held_us is not None:
+            done, limit = b"", max(0, now_us - held_us).to_bytes(8, "big")
         for page in _pages(store, b"w" + done, b"w" + limit):
             records.load([index_key[9:] for index_key in page])
             for index_key in page:

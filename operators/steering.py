@@ -40,6 +40,10 @@ RestoreModel = Callable[[bytes | None], Model]
 """The model from its bytes, or a new one."""
 
 
+ModelSource = Callable[[], tuple[Model | None, str | None]]
+"""The announced champion and its artefact's sha256; asked once a batch and shard, so that a batch has one model."""
+
+
 class Steering:
     """Keeps them; one object serves all shards, and what is of a shard lives in its store's memo."""
 
@@ -50,6 +54,7 @@ class Steering:
         challengers: Mapping[str, RestoreModel] | None = None,
         features: FeatureSet | None = None,
         parts: int = 1,
+        source: ModelSource | None = None,
     ) -> None:
         """Prepare.
 
@@ -59,7 +64,9 @@ class Steering:
             challengers: Makes the others, by id.
             features: Of the profile; needed where drift is watched.
             parts: Shards that decide apart: each explores its even part of the budget.
+            source: Gives the champion in place of those declared; nothing is learned and no drift watched here then.
         """
+        self._source = source
         self._loop = loop or LoopConfig()
         self._restore = restore_model
         self._challengers = dict(challengers or {})
@@ -72,6 +79,15 @@ class Steering:
 
     def roster(self, store: StepStore) -> Roster | None:
         """The models at hand, read once a store; None when none is declared."""
+        if self._source is not None:
+            model, sha256 = self._source()
+            if store.memo.get("announced") is not model:
+                store.memo["announced"] = model
+                store.memo["roster"] = None if model is None else Roster([model])
+            if model is not None:
+                store.memo["started"] = {model.id: sha256}
+            announced: Roster | None = store.memo.get("roster")
+            return announced
         if self._restore is None:
             return None
         roster: Roster | None = store.memo.get("roster")
@@ -202,7 +218,7 @@ class Steering:
 
     def _watch(self, store: StepStore) -> DriftWatch | None:
         config, features = self._loop.drift, self._features
-        if config is None or features is None:
+        if config is None or features is None or self._source is not None:
             return None
         watch: DriftWatch | None = store.memo.get("watch")
         if watch is None:

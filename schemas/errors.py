@@ -11,7 +11,9 @@ WeirError
 │   ├── StateLockedError   another process holds the shard
 │   └── BackupError        a backup is torn or damaged, or its target cannot be used
 ├── StreamError        an input or output cannot be used: retried, then said
-│   └── StreamPositionError  a log does not hold the offset that the state wants: the start is refused
+│   ├── StreamPositionError  a log does not hold the offset that the state wants: the start is refused
+│   ├── StreamMissingError   a topic does not exist: the start is refused
+│   └── StreamFencedError    another process has taken this one's place: it ends, and stays ended
 └── PeerError          another process of the cluster is gone: this one ends, all are started again
 """
 
@@ -72,6 +74,14 @@ class StreamError(WeirError):
 
 class StreamPositionError(StreamError):
     """A log does not hold the offset that the state wants; starting again cannot help."""
+
+
+class StreamMissingError(StreamError):
+    """A topic does not exist; starting again cannot help."""
+
+
+class StreamFencedError(StreamError):
+    """Another process publishes in this one's place; starting again would fence that one in turn."""
 
 
 class PeerError(WeirError):

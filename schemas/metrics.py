@@ -75,6 +75,23 @@ FLAGGED_PAYMENTS: Final = Metric(
 OUTCOMES_MATCHED: Final = Metric(
     "weir_outcomes_matched_total", "counter", "outcomes", "Outcomes that met their decision, by label.", ("label",)
 )
+PAYMENTS_BY_ROLE: Final = Metric(
+    "weir_payments_by_role_total",
+    "counter",
+    "payments",
+    "Payments decided, by the part of the traffic: the champion's or the canary's.",
+    ("role",),
+)
+PAYMENTS_EXPLORED: Final = Metric(
+    "weir_payments_explored_total",
+    "counter",
+    "payments",
+    "Payments that exploration drew for: let through otherwise than proposed, or held.",
+    ("exploration",),
+)
+ALERTS_RAISED: Final = Metric(
+    "weir_alerts_total", "counter", "alerts", "Alerts raised, by kind: models that moved, drift.", ("kind",)
+)
 DECISION_LATENCY: Final = Metric(
     "weir_decision_latency_seconds",
     "histogram",
@@ -221,6 +238,56 @@ BACKUPS: Final = Metric(
     "Backups due while the flow ran, by outcome: made or failed.",
     ("outcome",),
 )
+MODEL_LOADS: Final = Metric(
+    "weir_model_loads_total",
+    "counter",
+    "models",
+    "Announced models, by what became of them: loaded, unchanged, or the reason for their refusal.",
+    ("result",),
+)
+MODEL_LOAD_TIME: Final = Metric(
+    "weir_model_load_seconds", "gauge", "seconds", "Time that fetching, checking and making the latest model took."
+)
+MODEL_CREATED: Final = Metric(
+    "weir_model_created_seconds",
+    "gauge",
+    "seconds",
+    "When the champion in use was made, in seconds since 1970-01-01T00:00:00Z; time() less this is its age.",
+)
+MODEL_FROZEN: Final = Metric(
+    "weir_model_frozen", "gauge", "1 or 0", "Whether a person has frozen the champion: weir models freeze."
+)
+RELEASES: Final = Metric(
+    "weir_releases_total",
+    "counter",
+    "releases",
+    "Releases of the learner: announced, or failed to be stored.",
+    ("result",),
+)
+LABELS_LEARNED: Final = Metric(
+    "weir_labels_learned_total", "counter", "labels", "Labels the learner has learned.", ("label", "source")
+)
+LABEL_DELAY_BUCKETS: Final = (
+    60.0, 3600.0, 21_600.0, 86_400.0, 259_200.0, 604_800.0, 1_209_600.0, 2_592_000.0, 5_184_000.0, 7_776_000.0,
+)  # fmt: skip
+"""From a minute to 90 days, the longest that decisions are kept."""
+LABEL_DELAY: Final = Metric(
+    "weir_label_delay_seconds",
+    "histogram",
+    "seconds",
+    "From a payment's decision to its label, of labels learned; maturity's are as long as it is declared.",
+    (),
+    LABEL_DELAY_BUCKETS,
+)
+PENDING_PAYMENTS: Final = Metric(
+    "weir_pending_payments",
+    "gauge",
+    "payments",
+    "Decided payments that wait for their label, or for a correction of it.",
+)
+PENDING_BYTES: Final = Metric(
+    "weir_pending_bytes", "gauge", "bytes", "Records of the payments that wait, before compression."
+)
 
 METRICS: Final = (
     PAYMENTS_DECIDED,
@@ -232,6 +299,9 @@ METRICS: Final = (
     PAYMENTS_UNSCORED,
     FLAGGED_PAYMENTS,
     OUTCOMES_MATCHED,
+    PAYMENTS_BY_ROLE,
+    PAYMENTS_EXPLORED,
+    ALERTS_RAISED,
     DECISION_LATENCY,
     END_TO_END_LATENCY,
     STAGE_LATENCY,
@@ -265,5 +335,14 @@ METRICS: Final = (
     STATE_DISK_BYTES,
     RUN_TIMES,
     BACKUPS,
+    MODEL_LOADS,
+    MODEL_LOAD_TIME,
+    MODEL_CREATED,
+    MODEL_FROZEN,
+    RELEASES,
+    LABELS_LEARNED,
+    LABEL_DELAY,
+    PENDING_PAYMENTS,
+    PENDING_BYTES,
 )
 """All of them."""

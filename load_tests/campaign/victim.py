@@ -102,7 +102,7 @@ def arm(point: str, hits: int) -> None:
         if point == "read_back":
             _wrap(flows.kafka_sink.Outputs, "adopt_once", after=countdown.hit)
         else:
-            _wrap(flows.kafka_publish.Publisher, "flush", after=countdown.hit)
+            _wrap(flows.kafka_publish.Publisher, "epoch_ends", after=countdown.hit)
     elif point == "write":
         _tear(countdown)
     else:

@@ -159,6 +159,8 @@ class Params:
         fraud_share: Frauds among the payments, about.
         pans: Write a quarter of the cards as raw test card numbers (`pan`) instead of `card_id`.
         movement: Genuine payments of people who travel a lot, nothing else.
+        drift: What changes on `drift_day`, one of `drift.KINDS`; None: nothing.
+        drift_day: Day from which on it does, the first day being 0.
     """
 
     payments: int = 200_000
@@ -170,6 +172,8 @@ class Params:
     fraud_share: float = 0.008
     pans: bool = False
     movement: bool = False
+    drift: str | None = None
+    drift_day: int = 40
 
     @property
     def customer_count(self) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from load_tests.traffic.cities import load_cities
+from load_tests.traffic.drift import apply_drift
 from load_tests.traffic.fraud import make_fraud
 from load_tests.traffic.habits import World, make_habits, make_recurring, make_returns
 from load_tests.traffic.layout import (
@@ -65,7 +66,7 @@ def simulate(params: Params) -> Traffic:
         none = np.zeros(0, dtype=OUTCOME)
         return Traffic(world, payments, np.zeros(0, DEVICE_EVENT), np.zeros(0, IDENTITY_EVENT), none)
     frauds, fraud_devices, fraud_identities = make_fraud(world, genuine, params.rng("fraud")).rows()
-    payments = _trim(by_time(stack(PAYMENT, [genuine, frauds])), params)
+    payments = apply_drift(_trim(by_time(stack(PAYMENT, [genuine, frauds])), params), params)
     own = payments[(payments["pattern"] == 0) & (payments["account"] < len(world.customers))]
     devices = make_device_events(world, own, params.rng("devices"))
     identities = make_identity_events(world, own, params.rng("identities"))

@@ -218,10 +218,10 @@ def all_answered(live: Live, sent: dict[str, int]) -> Callable[[], bool]:
     return ready
 
 
-def caught_up(live: Live) -> Callable[[], bool]:
+def caught_up(live: Live, group: str = "weir-decide") -> Callable[[], bool]:
     """Whether the consumer group stands at the end of the payments, as a lag tool would see it."""
     topic = live.topics["transactions"]
-    reader = Consumer({"bootstrap.servers": live.bootstrap, "group.id": "weir-decide"})
+    reader = Consumer({"bootstrap.servers": live.bootstrap, "group.id": group})
 
     def ready() -> bool:
         partitions = [TopicPartition(topic, number) for number in reader.list_topics(topic).topics[topic].partitions]

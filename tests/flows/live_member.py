@@ -28,6 +28,9 @@ def options_of(told: dict[str, Any]) -> LiveOptions:
         batch=told.get("batch", 200),
         kafka=told.get("kafka", {}),
         start=told.get("start", {}),
+        group=told.get("group", "weir-decide"),
+        transactional=told.get("transactional", False),
+        transaction_s=told.get("transaction_s", 0.1),
         process=(process[0], tuple(process[1])) if process else None,
         refresh_s=told.get("refresh_s", 1.0),
     )

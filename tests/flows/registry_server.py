@@ -1,7 +1,7 @@
 """A stand-in for a schema registry: the part of Confluent's API that Weir uses, over real HTTP, with faults on top.
 
-It judges compatibility by the same rules as `weir contracts check`; it is no real
-server, and docs/kafka.md says so.
+It judges compatibility by the same rules as `weir contracts check`, and fails when it is told to. What it leaves out is
+tested against Apicurio (test_registry_apicurio.py).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.schemas: list[Any] = []
         self.subjects: dict[str, list[int]] = {}
+        self.levels: dict[str, str] = {}
         self.requests: list[str] = []
         self.failures = 0
         self.credentials: str | None = None
@@ -66,6 +67,12 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, {"schema": json.dumps(self.server.schemas[number - 1])})
         else:
             self.answer(404, {"error_code": 40403, "message": "Schema not found"})
+
+    def do_PUT(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if not self.refused():
+            self.server.levels[self.path.rpartition("/")[2]] = body["compatibility"]
+            self.answer(200, body)
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -38,7 +38,7 @@ def test_defaults_are_what_the_documentation_says(tmp_path: Path) -> None:
     assert config.state.folder == tmp_path / "s"
     assert (config.state.shards, config.state.memory_mib, config.processes) == (8, 256, 1)
     assert (config.decide.group, config.decide.batch, config.decide.epoch_s) == ("weir-decide", 500, 1.0)
-    assert (config.decide.deadlines, config.decide.transactional) == (True, False)
+    assert (config.decide.deadlines, config.decide.transactional, config.decide.transaction_s) == (True, False, 0.1)
     assert dict(config.decide.start) == {"transactions": "earliest", "labelled_outcomes": "earliest"}
     assert (config.wire.format, config.wire.registry, config.wire.headers) == ("avro", None, ())
     assert (config.metrics_host, config.metrics_port) == ("127.0.0.1", 9464)
@@ -86,6 +86,7 @@ REFUSED = {
     "ours": ('[kafka]\n"group.id" = "x"', r"kafka\.group\.id: Weir sets this itself; use \[decide\] group"),
     "unquoted": ("[kafka]\nlinger.ms = 1", r'kafka\.linger is a table; expected a property in quotes: "linger\.ms" = '),
     "property": ('[kafka]\n"linger.ms" = [1]', r"kafka\.linger\.ms: expected the name of a librdkafka property and a"),
+    "no transactions": ('[decide]\ntransaction_every = "50ms"', r"transaction_every is 'set'; expected nothing: it"),
     "mechanism wanting": ('[kafka.security]\nprotocol = "sasl"', r"kafka\.security\.mechanism is missing; expected it"),
     "password wanting": (
         '[kafka.security]\nprotocol = "sasl_tls"\nmechanism = "plain"\nusername = "u"',

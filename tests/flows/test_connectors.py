@@ -84,7 +84,7 @@ class Setting:
         return reader
 
     def publisher(self) -> Publisher:
-        publisher = open_publisher(self.outputs, self.options, self.run)
+        publisher = open_publisher(self.outputs, self.options, self.run, {})
         self.open.append(publisher.close)
         return publisher
 

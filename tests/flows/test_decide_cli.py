@@ -14,8 +14,11 @@ from typing import Any
 
 import orjson
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+from flows.metrics_server import help_text
 from schemas.codec import decode_json_mapping, read_avro
+from schemas.metrics import METRICS
 from schemas.wire_avro import FINGERPRINT_HEADER, FingerprintEncoder
 from tests.flows.test_live_process import free_ports
 from tests.flows.traffic import write_events, write_profile
@@ -77,6 +80,19 @@ class Decide:
             return text
 
 
+def check_catalogue(scraped: str) -> None:
+    """Every metric of the catalogue is there, with its help, unit and kind, and nothing else of ours."""
+    families = {family.name: family for family in text_string_to_metric_families(scraped)}
+    for metric in METRICS:
+        family = families.pop(metric.name.removesuffix("_total"))
+        assert family.documentation == help_text(metric)
+        assert f"Unit: {metric.unit}." in family.documentation
+        assert family.type == ("gauge" if metric.kind == "info" else metric.kind)
+        for sample in family.samples:
+            assert set(sample.labels) - {"le"} == set(metric.labels)
+    assert [name for name in families if name.startswith("weir_")] == []
+
+
 def wait_until(process: subprocess.Popen[str], holds: Callable[[], bool]) -> None:
     until = time.monotonic() + WAIT_S
     while not holds():
@@ -110,6 +126,7 @@ def test_payments_are_decided_by_weir_toml_and_retries_answered_after_a_restart(
         assert f'weir_events_read_total{{contract="transaction"}} {len(unique)}.0' in scraped
         assert re.search(r"^weir_state_disk_bytes [1-9]", scraped, re.M)
         assert f'weir_records_published_total{{output="decisions"}} {len(unique)}.0' in scraped
+        check_catalogue(scraped)
         ended(process)
         before = {one["transaction_id"]: one for one in decide.decisions()}
         assert set(before) == {one["transaction_id"] for one in unique}

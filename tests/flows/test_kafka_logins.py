@@ -20,7 +20,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from tests.flows.kafka_node import certificates, free_port
+from load_tests.kafka_broker import free_ports
+from tests.certificates import certificates
 from tests.flows.traffic import payment, write_profile
 from tests.kafka import make_topic, own_broker, read_all, send
 
@@ -73,7 +74,8 @@ def _b64(content: object) -> str:
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     folder = tmp_path_factory.mktemp("secured")
     ca, keystore = certificates(folder)
-    ports = {name: free_port() for name in ("MTLS", "PASSWORD", "TOKEN", "PLAINTEXT", "CONTROLLER")}
+    names = ("MTLS", "PASSWORD", "TOKEN", "PLAINTEXT", "CONTROLLER")
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
     places = {name: f"{name}://127.0.0.1:{port}" for name, port in ports.items()}
     login = f'{LOGIN}.plain.PlainLoginModule required user_weir="{PASSWORD}";'
     bearer = f'{LOGIN}.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="broker";'

@@ -63,7 +63,7 @@ def test_an_offset_that_retention_has_passed_refuses_the_start(live: Live, strea
 def test_a_missing_topic_refuses_the_start(live: Live) -> None:
     live.told["outputs"]["decisions"] += "-gone"
     code, message = refused(live.start()[0])
-    assert code == 1
+    assert code == 2
     assert "outputs" in message
     assert "there is no such topic; make the topics" in message
 

@@ -23,6 +23,7 @@ from tests.flows.live import (
     wait_until,
 )
 from tests.flows.running import ended
+from tests.flows.test_recovery import recompute
 from tests.flows.traffic import payment, write_profile
 from tests.kafka import WAIT_S, read_all, send
 
@@ -82,6 +83,7 @@ def test_another_number_of_processes_goes_on_where_the_last_ones_stopped(kafka: 
         wait_until(running, caught_up(live))
         stop(running)
     check_published(live, feed.sent)
+    recompute(tmp_path / "profile", live.decisions())
 
 
 def test_dead_letters_tell_where_their_record_stood_and_headers_on_the_list_are_passed_on(live: Live) -> None:

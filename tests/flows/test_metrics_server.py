@@ -244,7 +244,7 @@ def test_missed_deadlines_count_by_cause(setting: Setting) -> None:
     decision: dict[str, Any] = {
         "action": "approve", "reason_codes": ["DEADLINE_MISSED"], "rule_hits": [], "shadow_hits": [],
         "quality_flags": ["no_model_score"], "deadline_missed": True, "fallback": "backlog", "score": None,
-        "decided_at": 9, "ingested_at": 3, "versions": {},
+        "decided_at": 9, "ingested_at": 3, "versions": {}, "role": "canary", "exploration": "held",
     }  # fmt: skip
     setting.live.decision(decision)
     setting.live.decision({**decision, "fallback": "deadline"})
@@ -252,6 +252,8 @@ def test_missed_deadlines_count_by_cause(setting: Setting) -> None:
     assert value(families, metrics.DEADLINES_MISSED, cause="backlog") == 1
     assert value(families, metrics.DEADLINES_MISSED, cause="deadline") == 1
     assert value(families, metrics.PAYMENTS_UNSCORED, cause="no_model") == 2
+    assert value(families, metrics.PAYMENTS_BY_ROLE, role="canary") == 2
+    assert value(families, metrics.PAYMENTS_EXPLORED, exploration="held") == 2
 
 
 def test_ready_means_that_all_parts_are(setting: Setting) -> None:

@@ -187,8 +187,13 @@ def test_rescaled_the_other_outputs_hold_the_same_records(
 
 
 def test_rescaled_every_decision_recomputes_from_its_own_record(rescaled: Rescaled) -> None:
-    policy = load_profile(rescaled.profile).policy
-    for one in decisions(rescaled.moved.out):
+    recompute(rescaled.profile, decisions(rescaled.moved.out))
+
+
+def recompute(profile: Path, decided: list[dict[str, Any]]) -> None:
+    """Each decision follows from what its own record says."""
+    policy = load_profile(profile).policy
+    for one in decided:
         # JSON has no NaN: an absent number is null, and a rule takes both for absent.
         values: list[Value] = [float("nan") if value is None else value for value in one["features"].values()]
         active = policy.evaluate(values)

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from operators.features import FeatureSet, load_feature_set
-from operators.learning import LearningConfig, ModelConfig, Ratio, load_learning
+from operators.learner_config import ForestConfig, StackConfig
+from operators.learning import LearningConfig, load_learning
+from operators.model_config import ModelConfig, Ratio
 from schemas.errors import ProfileError
 
 HOUR_US = 3_600_000_000
@@ -48,7 +50,7 @@ def load(tmp_path: Path, feature_set: FeatureSet, text: str) -> LearningConfig:
 
 def load_model(tmp_path: Path, feature_set: FeatureSet, text: str) -> ModelConfig:
     model = load(tmp_path, feature_set, MODEL + text).model
-    assert model is not None
+    assert isinstance(model, ModelConfig)
     return model
 
 
@@ -222,4 +224,112 @@ def test_the_profiles_of_the_house_have_a_model(profile: str) -> None:
 
     assert config.model is not None
     assert 0 < config.genuine_sample <= 1
-    assert config.model.crosses
+    parts = config.model.parts if isinstance(config.model, StackConfig) else (config.model,)
+    assert any(isinstance(part, ModelConfig) and part.crosses for part in parts)
+
+
+LEARNERS = """
+champion = "both"
+[[ratios]]
+name = "amount_to_mean"
+numerator = "amount"
+denominator = "account.mean_30d"
+[[learners]]
+id = "line"
+version = "1"
+features = ["amount", "amount_to_mean"]
+alone = false
+[[learners]]
+kind = "forest"
+id = "trees"
+version = "2"
+features = ["amount_to_mean", "device.rooted"]
+categorical = ["channel"]
+trees = 3
+[[learners]]
+kind = "stack"
+id = "both"
+version = "3"
+of = ["line", "trees"]
+"""
+
+
+def test_learners_stand_side_by_side_and_one_of_them_decides(tmp_path: Path, feature_set: FeatureSet) -> None:
+    config = load(tmp_path, feature_set, LEARNERS)
+    stack, (forest,) = config.model, config.challengers
+
+    assert isinstance(stack, StackConfig) and isinstance(forest, ForestConfig)
+    assert stack.id == "both"
+    assert [part.id for part in stack.parts] == ["line", "trees"]
+    assert stack.parts[1] == forest
+    assert (forest.trees, forest.inputs.features, forest.inputs.crosses) == (3, ("amount_to_mean", "device.rooted"), ())
+    assert forest.hash != replace(forest, trees=4).hash
+    assert stack.hash != replace(stack, parts=stack.parts[:1]).hash
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('champion = "both"', "", r"champion is None; expected the id of the learner that decides"),
+        ('champion = "both"', 'champion = "line"', r"champion is 'line'; expected one of trees, both"),
+        ('champion = "both"', 'champion = "none"', r"champion is 'none'; expected one of trees, both"),
+        (
+            'kind = "forest"',
+            'kind = "jungle"',
+            r"learners\[1\].kind is 'jungle'; expected one of linear, forest, stack",
+        ),
+        ('id = "trees"', 'id = "line"', r"learners\[1\].id is 'line'; expected an id that no learner above has"),
+        ("trees = 3", "trees = 0", r"learners\[1\].trees is 0; expected a whole number from 1 to 200"),
+        (
+            "trees = 3",
+            "learning_rate = 1.0",
+            r"learners\[1\].learning_rate is 1.0; expected no such key; known here: kind",
+        ),
+        (
+            "trees = 3",
+            "trees = 200\nmax_leaves = 4096",
+            r"max_leaves is 4096; expected at most 256 MiB in all; 200 trees",
+        ),
+        (
+            'of = ["line", "trees"]',
+            'of = ["trees", "wood"]',
+            r"learners\[2\].of is 'wood'; expected the id of a linear model",
+        ),
+        ('of = ["line", "trees"]', "of = []", r"learners\[2\].of is \[\]; expected at least one id"),
+        ('of = ["line", "trees"]', 'of = ["trees"]', r"learners is 'line'; expected a stack that is made of it"),
+        ("[[ratios]]", '[model]\nid = "m"\nversion = "1"\n[[ratios]]', r"learners is 'given'; expected either"),
+    ],
+)
+def test_a_wrong_learner_is_refused_by_name(
+    tmp_path: Path, feature_set: FeatureSet, old: str, new: str, message: str
+) -> None:
+    assert old in LEARNERS
+    with pytest.raises(ProfileError, match=message):
+        load(tmp_path, feature_set, LEARNERS.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "windows_days = [7, 7]",
+            r"evaluation\.windows_days is \[7, 7\]; expected up to 8 rising numbers from 1 to 366",
+        ),
+        ("windows_days = [1.5]", r"evaluation\.windows_days is \[1\.5\]; expected whole days"),
+        ("amount_bands = []", r"evaluation\.amount_bands is \[\]; expected up to 8 rising numbers"),
+        ("cards_a_day = 0", r"evaluation\.cards_a_day is 0; expected a number of cards from 1 to 10000"),
+        ("cards = 5", r"evaluation\.cards is 5; expected no such key"),
+    ],
+)
+def test_a_wrong_evaluation_is_refused_by_name(
+    tmp_path: Path, feature_set: FeatureSet, text: str, message: str
+) -> None:
+    with pytest.raises(ProfileError, match=message):
+        load(tmp_path, feature_set, f"[evaluation]\n{text}\n")
+
+
+def test_evaluation_waits_for_the_maturity_that_is_declared(tmp_path: Path, feature_set: FeatureSet) -> None:
+    config = load(tmp_path, feature_set, 'maturity = "9d"\n[evaluation]\nwindows_days = [3, 9]\ncards_a_day = 7\n')
+
+    assert (config.evaluation.windows, config.evaluation.cards_a_day) == ((3, 9), 7)
+    assert config.evaluation.mature_after_us == 9 * DAY_US

@@ -18,6 +18,7 @@ from operators.features import FeatureSet, load_feature_set
 from operators.inflight import Value
 from operators.learning import LearningConfig, load_learning
 from operators.model import OnlineModel, restore_model
+from operators.model_config import ModelConfig
 from schemas.errors import ProfileError, StateLayoutError
 
 FEATURES = """
@@ -61,7 +62,7 @@ def profile(folder: Path, learning: str = LEARNING, features: str = FEATURES) ->
 
 
 def new_model(feature_set: FeatureSet, config: LearningConfig) -> OnlineModel:
-    assert config.model is not None
+    assert isinstance(config.model, ModelConfig)
     return OnlineModel(feature_set, config.model)
 
 
@@ -151,7 +152,7 @@ def test_scores_and_weights_are_those_of_rivers_own_logistic_regression(
     small: tuple[FeatureSet, LearningConfig],
 ) -> None:
     feature_set, config = small
-    assert config.model is not None
+    assert isinstance(config.model, ModelConfig)
     model = new_model(feature_set, config)
     river: Any = linear_model.LogisticRegression(
         optim.AdaGrad(config.model.learning_rate),
@@ -345,7 +346,7 @@ def test_weights_restore_what_sampling_left_out(small: tuple[FeatureSet, Learnin
 
 
 def test_a_weight_multiplies_the_gradient(small: tuple[FeatureSet, LearningConfig]) -> None:
-    assert small[1].model is not None
+    assert isinstance(small[1].model, ModelConfig)
     start = small[1].model.base_logit
     values = examples(small[0], 1, seed=1)[0][0]
     steps = []
