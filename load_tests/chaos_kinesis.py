@@ -7,8 +7,9 @@ twice. The flow is killed at random moments and at chosen points of a snapshot o
 in turns; with some of the kills the payments' stream is split or merged at the same moment, with others the decisions'.
 At the end, and after every kill, a reader of its own counts what stands in the decisions, and compares each account's
 count of payments with the order in which they were put; that must agree with `--processes 1` only, since in a cluster
-payments of one account may overtake each other between the steps, whose shards are others. Exit code 0: clean; 1: not; 2: something could not be started.
-The table stands in OUT/report.md. Not more than some 25 payments a second: the stand-in is slow.
+payments of one account may overtake each other between the steps, whose shards are others. Exit code 0: clean; 1: not;
+2: something could not be started. The table stands in OUT/report.md. Not more than some 25 payments a second: the
+stand-in is slow.
 """
 
 from __future__ import annotations
