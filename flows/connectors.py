@@ -19,6 +19,7 @@ from flows.live_options import LiveOptions
 from flows.source import Run
 from flows.stream_api import Publisher, Questions, Reader
 from flows.streams import KafkaStream, KinesisStream, Stream
+from schemas.errors import ConfigError
 
 S = TypeVar("S")
 
@@ -69,13 +70,25 @@ def open_reader(
 def open_publisher(
     streams: Mapping[str, Stream], options: LiveOptions, run: Run, manifest: Mapping[str, Any]
 ) -> Publisher:
-    """The publisher of the outputs; on Kafka, transactions that earlier starts left open are ended first.
+    """The publisher of the outputs; with Kafka, transactional ids of earlier starts are fenced first.
+
+    Args:
+        streams: By output.
+        options: Of the flow.
+        run: Its pulse is told of waits.
+        manifest: Of the state folder.
 
     Raises:
+        ConfigError: Transactions are asked for where there are none.
         StreamError: A stream cannot be written.
     """
     kinesis = _only(streams, KinesisStream)
     if kinesis:
+        if options.transactional:
+            message = (
+                "decide.transactional is true: expected outputs on Kafka, found Kinesis, which has no transactions"
+            )
+            raise ConfigError(message)
         from flows.kinesis_publish import KinesisPublisher  # noqa: PLC0415  # as above
 
         return KinesisPublisher(options, kinesis, run)

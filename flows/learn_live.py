@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from flows.streams import kafka_stream
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,11 +42,13 @@ def learner_config(config: Config) -> Config:
     """weir.toml as the learner's process reads it: its own state, ports and pace in the place of decide's.
 
     Raises:
-        ConfigError: There are no outcomes to learn from.
+        ConfigError: There are no outcomes to learn from, or a stream is not of Kafka.
     """
     if "outcomes" not in config.streams:
         message = f"{config.path}: streams.outcomes is missing; expected a topic of outcomes to learn from"
         raise ConfigError(message)
+    for name in ("decisions", "outcomes", "labelled_outcomes", "dead_letters"):
+        kafka_stream(name, config.streams[name])  # weir learn tells its records apart by headers
     learn, state = config.learn, config.state
     backup_to = None if state.backup_to is None else f"{state.backup_to.rstrip('/')}/learn"
     return replace(

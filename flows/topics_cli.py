@@ -76,9 +76,9 @@ def _admin(path: Path | None, brokers: str | None) -> Admin:
     config = load_config(path)
     if brokers is None:
         streams = [parse_stream(name, url) for name, url in config.streams.items()]
-        named = sorted({stream.bootstrap for stream in streams if isinstance(stream, KafkaStream)})
+        named = sorted({one.bootstrap for one in streams if isinstance(one, KafkaStream)})
         if not named:
-            message = f"{path}: [streams] names no topic of a Kafka; weir topics has nothing to do there"
+            message = f"{path}: [streams] names no topic of Kafka; streams of Kinesis are made as docs/aws.md says"
             raise ConfigError(message)
         if len(named) > 1:
             message = f"{path}: [streams] names several clusters ({'; '.join(named)}); say which by --brokers"

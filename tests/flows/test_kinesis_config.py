@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from flows.config import Config, load_config
 from flows.config_check import check_config
+from flows.connectors import open_publisher
 from flows.kinesis_check import judge_stream
 from flows.kinesis_client import ClientFault, client_of, stream_error
 from flows.kinesis_shards import facts_of
+from flows.learn_live import learner_config
 from flows.live_options import LiveOptions
 from flows.profile import load_profile
+from flows.source import Run
 from flows.streams import KinesisStream, parse_stream
 from load_tests.kinesis_local import KinesisLocal
 from schemas.errors import ConfigError
@@ -160,3 +164,14 @@ def test_no_message_holds_a_credential(kinesis: KinesisLocal, proxy: Proxy, monk
         told = str(stream_error("inputs", "none", raised.value))
         assert "hunter2" not in told
         assert "AKIA" not in told
+
+
+def test_what_kinesis_has_not_is_refused(kinesis: KinesisLocal, tmp_path: Path) -> None:
+    outputs = {"decisions": kinesis.url("d"), "dead_letters": kinesis.url("l")}
+    options = LiveOptions(tmp_path, {"transactions": kinesis.url("t")}, outputs, transactional=True)
+    with pytest.raises(ConfigError, match=r"decide\.transactional is true: expected outputs on Kafka, found Kinesis"):
+        open_publisher(options.streams()[1], options, Run(), {})
+    config = _config(kinesis, tmp_path, kinesis.endpoint)
+    config = replace(config, streams={**config.streams, "outcomes": kinesis.url("o")})
+    with pytest.raises(ConfigError, match="only topics of Kafka will do here"):
+        learner_config(config)
