@@ -141,7 +141,10 @@ def test_record_survives_json_with_times_as_text(name: str) -> None:
         text = orjson.loads(payload)[field]
         assert text is None or (isinstance(text, str) and len(text) == 27)
     back = decode_json_mapping(name, payload)
-    assert {**with_nulls(name), **back} == with_nulls(name)
+    told = {**with_nulls(name), **back}
+    if isinstance(told.get("source"), dict):
+        told["source"] = {"sequence": None, **told["source"]}
+    assert told == with_nulls(name)
     assert back.keys() == OURS[name].keys()
 
 
