@@ -104,12 +104,20 @@ def wait_until(processes: list[subprocess.Popen[str]], ready: Callable[[], objec
 
 
 def stop(processes: list[subprocess.Popen[str]]) -> None:
-    """Stop in order; all must end well."""
+    """Stop in order; all must end well. One that is still loading would not hear of it yet, so it is waited for."""
     for process in processes:
+        wait_until([process], lambda pid=process.pid: _hears_sigterm(pid))  # type: ignore[misc]
         process.send_signal(signal.SIGTERM)
     for process in processes:
         code, _, errors = ended(process)
-        assert code == 0, errors
+        assert code == 0, (code, errors)
+
+
+def _hears_sigterm(pid: int) -> bool:
+    """Whether a process has a handler for it."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def kill(processes: list[subprocess.Popen[str]]) -> None:
