@@ -191,7 +191,10 @@ class Reader:
         if crowd or self._paused:
             self._pause(set(crowd), most)
         elif arrivals.waiting >= (_HELD * most if self._options.settle_s else most):
-            return arrivals.take(most)
+            taken = arrivals.take(most)
+            if taken or self._options.settle_s:
+                return taken
+            # All of it waits for a partition that is catching up: read on, or nothing of that one would ever come.
         for message in self._consumer.consume(most, timeout=0):
             error = message.error()
             if error is None:
