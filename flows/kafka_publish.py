@@ -143,7 +143,8 @@ class Publisher:
             try:
                 self._seen = {topic: ends_of(self._reader, topic) for topic in self._topics.values()}
             except KafkaException:
-                continue  # the producer tells of the outage itself
+                self._run.pulse.beat("no broker of the outputs answers")  # as the reader of the inputs does
+                continue
 
     def produce(
         self, output: str, value: bytes, key: bytes, headers: list[Header], appended_us: int | None = None

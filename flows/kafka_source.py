@@ -169,7 +169,10 @@ class Reader:
             try:
                 found = self._consumer.list_topics(timeout=_REFRESH_ASK_S).topics
             except KafkaException:
-                continue  # the consumer tells of the outage itself
+                # The consumer tells of the outage itself. A process that has nothing to deliver waits inside the engine
+                # for one that has: that is no hang.
+                self._run.pulse.beat("no broker of the inputs answers")
+                continue
             self._counts = {
                 topic: len(found[topic].partitions) if topic in found and found[topic].error is None else count
                 for topic, count in self._known.items()
