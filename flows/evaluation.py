@@ -70,7 +70,10 @@ def evaluate(out: Path, config: PrequentialConfig) -> dict[str, Any]:
         decode = msgspec.json.Decoder(_Decision).decode
         with path.open("rb") as lines:
             for line in lines:
-                decision = decode(line)
+                try:
+                    decision = decode(line)
+                except msgspec.DecodeError:
+                    continue  # no record: not this measure's to judge, and a replay that is over must not end with it
                 decided_at_us = parse_rfc3339_us(decision.decided_at)
                 newest_us = max(newest_us, decided_at_us)
                 found = labels.get(decision.transaction_id)
@@ -111,7 +114,10 @@ def _labels(path: Path) -> dict[str, tuple[bool, float]]:
         decode = msgspec.json.Decoder(_Outcome).decode
         with path.open("rb") as lines:
             for line in lines:
-                outcome = decode(line)
+                try:
+                    outcome = decode(line)
+                except msgspec.DecodeError:
+                    continue  # no record, as with decisions
                 found[outcome.transaction_id] = (outcome.label == "fraud", outcome.weight)
     return found
 
