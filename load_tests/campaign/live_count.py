@@ -132,6 +132,7 @@ class Reader:
             sent: Transaction id -> copies sent and taken.
             at_end: Whether all must have been decided; before, only what is too much or contradicts is wrong.
         """
+        sent = dict(sent)  # in one step: the load goes on adding to it in its own thread
         originals, answers = self._originals, self._answers
         wanted = {name: copies - 1 for name, copies in sent.items() if copies > 1}
         return Count(
