@@ -152,7 +152,7 @@ def test_a_backup_of_a_running_flow_is_gone_on_from_on_an_empty_machine(
         flow.wait_for(process, flow.published() + 200)
         again = make_backup(flow.state, url)
         flow.wait_for(process, flow.published() + 200)  # published behind the backup
-        assert verify_state(flow.state)["shards"] == 7  # while it runs
+        assert verify_state(flow.state)["shards"] == 8  # while it runs
     finally:
         kill_all(process)
     assert again.copied_files < len(again.manifest.files)
@@ -171,10 +171,12 @@ def test_a_backup_of_a_running_flow_is_gone_on_from_on_an_empty_machine(
 def test_a_backup_taken_early_serves_after_the_flow_has_ended(
     profile: Path, events: Path, whole: Path, tmp_path: Path
 ) -> None:
-    flow = Flow(profile, events, tmp_path, 1, "--backup-to", f"file://{tmp_path}/b", "--backup-every", "1")
+    flow = Flow(
+        profile, events, tmp_path, 1, "--rate", "1500", "--backup-to", f"file://{tmp_path}/b", "--backup-every", "1"
+    )
     flow.finish()
     metrics = json.loads((flow.out / "metrics.json").read_text())
-    assert metrics["backups"]["failed"] == 0
+    assert metrics["backups"]["failed"] <= 1  # the last one is given up when the flow ends meanwhile
     assert metrics["backups"]["made"] >= 1
     shutil.rmtree(flow.state)
     restored = run("restore", "--from", f"file://{tmp_path}/b", "--state", str(flow.state))
