@@ -58,7 +58,7 @@ class Arrivals:
         self,
         monotonic: Callable[[], float] = time.monotonic,
         settle_s: float = 0.0,
-        now_ms: Callable[[], float] = lambda: time.time() * 1_000,
+        now_ms: Callable[[], float] = lambda: time.time() * 1_000,  # as appends are timed
     ) -> None:
         """Prepare.
 

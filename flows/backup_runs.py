@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
+_ENDING_S: Final = 5.0
+"""A flow that ends gives up a backup before we are told that it ends; a failure is believed only after this long."""
 _GRACE_S: Final = 10.0
 """How long a backup under way may take to end when the flow does; it is no backup then, as it has no manifest."""
 
@@ -62,6 +64,8 @@ class BackupRuns:
                     return
             if child.returncode == 0:
                 self.counts["made"] += 1
+            elif self._ending.wait(_ENDING_S):
+                return  # the flow had begun to end, and gave it up
             else:
                 self.counts["failed"] += 1
                 sys.stderr.write(f"weir: a backup failed, the next is due in {self._every_s:g} s: {told}\n")

@@ -1,7 +1,8 @@
 """weir.toml → `load_config` → Config; all that is wrong is told at once, by file, key, value and expectation.
 
 docs/configuration.md documents every key, and a test compares the two. Secrets come from files and variables only, and
-no message shows one.
+no message shows one. Long, because each table of the file is a section here and a function that reads it, in the
+file's order: a reader compares it with docs/configuration.md line by line.
 """
 
 from __future__ import annotations
