@@ -19,6 +19,8 @@ all cards, until `--spread` of them are decided; then it is stopped in order. To
 
 - resume: from the start of the process to the first decision written. Of it: until libraries and profile are loaded;
   opening the stores of all shards and rolling them back; the rest is the engine, and the first batch.
+- resume after kill -9: the same on another copy, whose process was killed after half of the payments; the logs that
+  there were then, and what follows the loading of libraries, which is as above.
 - payments a second, between the first and the last read; the ratio is to the smallest size.
 - stall: the flow stands still at an epoch's end (flows/stalls.py); p50, p99, max.
 - peak RSS (VmHWM of the process) and, of it, what was anonymous at most: the rest are pages of files, of libraries.
@@ -82,6 +84,9 @@ class Measured:
     peak_rss_mib: float
     peak_anonymous_mib: float
     stalls: dict[str, float]
+    killed_logs_mib: float
+    killed_stores_s: float
+    killed_rest_s: float
 
 
 class Bench:
@@ -149,6 +154,7 @@ class Bench:
         told: dict[str, Any] = json.loads((scratch / "run" / "metrics.json").read_text())
         times = told[metrics.RUN_TIMES.name]
         shutil.rmtree(scratch)
+        logs_mib, killed_times = self._killed(part, scratch)
         return Measured(
             entities=sum(by_step.values()),
             by_step=by_step,
@@ -164,7 +170,30 @@ class Bench:
             peak_rss_mib=memory.peak_mib,
             peak_anonymous_mib=memory.anonymous_mib,
             stalls=told[metrics.SNAPSHOT_STALL.name],
+            killed_logs_mib=logs_mib,
+            killed_stores_s=killed_times["stores"],
+            killed_rest_s=round(killed_times["first_record"] - killed_times["loaded"] - killed_times["stores"], 3),
         )
+
+    def _killed(self, part: Stretch, scratch: Path) -> tuple[float, dict[str, float]]:
+        """Kill a replay in the midst of it and resume; returns MiB of logs there were, and the times of the start."""
+        copy_state(self.kept(part), scratch)
+        output = scratch / "run" / "decisions.jsonl"
+        process = self._start(scratch)
+        done = Lines(output, output.stat().st_size)
+        wait_until(process, lambda: done.count() >= self.spread // 2)
+        process.kill()
+        process.wait()
+        logs = sum(path.stat().st_size for path in (scratch / "state" / "shards").rglob("*.log"))
+        process = self._start(scratch)
+        # What was published and not committed is adopted: no new line before its place has been reached again.
+        more = Lines(output, output.stat().st_size)
+        wait_until(process, lambda: more.count() > 0)
+        stop(process)
+        told: dict[str, Any] = json.loads((scratch / "run" / "metrics.json").read_text())
+        shutil.rmtree(scratch)
+        times: dict[str, float] = told[metrics.RUN_TIMES.name]
+        return round(logs / (1 << 20), 1), times
 
     def _begin_from_largest_kept(self, part: Stretch) -> int:
         """Make the state of the size before the live one, whichever run filled that; returns payments."""
@@ -293,6 +322,9 @@ def show(console: Console, rows: list[Measured]) -> None:
         ("  stores opened and rolled back", lambda row: f"{row.stores_s:.2f}"),
         ("  engine, recovery store, input", lambda row: f"{row.engine_s:.2f}"),
         ("  first batch", lambda row: f"{row.first_batch_s:.2f}"),
+        ("resume after kill -9: stores opened and rolled back, s", lambda row: f"{row.killed_stores_s:.2f}"),
+        ("  logs there were, MiB", lambda row: f"{row.killed_logs_mib:,.0f}"),
+        ("  engine, recovery store, input, first batch", lambda row: f"{row.killed_rest_s:.2f}"),
         ("payments a second", lambda row: f"{row.payments_per_s:,.0f}"),
         ("  ratio to the smallest", lambda row: f"{row.payments_per_s / first:.2f}"),
         ("CPU µs a payment, start included", lambda row: f"{row.cpu_us_per_payment:.0f}"),

@@ -28,12 +28,14 @@
     id = "stack"
     version = "1"
     of = ["linear", "forest"]    # learners declared above; a stack of one is its online calibration
+    weights = [0.4, 0.6]         # of their logits; only the blend is calibrated then. None: they are learned
 
 A [model], or one of [[challengers]], may have a `kind` too; a stack needs the names of [[learners]].
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -131,6 +133,7 @@ class StackConfig:
         parts: The learners, in the order declared.
         forget: Labels after which what was learned weighs 1/e; 0: nothing is forgotten.
         spread: Variance believed of each weight before the first label.
+        weights: Of the parts, adding up to 1, if they are given; what is learned then is the blend's calibration.
     """
 
     id: str
@@ -138,6 +141,7 @@ class StackConfig:
     parts: tuple[ModelConfig | ForestConfig, ...]
     forget: int
     spread: float
+    weights: tuple[float, ...] | None = None
 
     @property
     def hash(self) -> str:
@@ -255,5 +259,16 @@ def _stack(section: Section, declared: Mapping[str, Learner]) -> StackConfig:
         section, "forget", 100_000, 0, 1_000_000_000, "labels after which what was learned weighs 1/e; 0: never"
     )
     spread = number(section, "spread", 0.1, 1e-6, 100.0, "a variance from 0.000001 to 100")
-    section.close(("kind", "alone", "id", "version", "of", "forget", "spread"))
-    return StackConfig(stack_id, version, tuple(parts), forget, spread)
+    weights = _weights(section, len(parts))
+    section.close(("kind", "alone", "id", "version", "of", "forget", "spread", "weights"))
+    return StackConfig(stack_id, version, tuple(parts), forget, spread, weights)
+
+
+def _weights(section: Section, parts: int) -> tuple[float, ...] | None:
+    given = section.take("weights")
+    if given is None:
+        return None
+    numbers = isinstance(given, list) and all(type(one) in (int, float) and 0 <= one <= 1 for one in given)
+    if not numbers or len(given) != parts or not math.isclose(sum(given), 1.0, abs_tol=1e-6):
+        section.refuse("weights", given, f"{parts} numbers from 0 to 1 that add up to 1, one a learner in `of`")
+    return tuple(map(float, given))

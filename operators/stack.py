@@ -2,7 +2,9 @@
 
 Each label is first asked of the parts, as they are before it (prequential), then learned by the regression from their
 answers, then by the parts. So no weight is given to what a part has by heart. A stack of one part is its calibration:
-Platt's a·logit + b, online (Platt 1999, Probabilistic outputs for support vector machines).
+Platt's a·logit + b, online (Platt 1999, Probabilistic outputs for support vector machines). Where the parts' weights
+are declared, their blend is calibrated so, and nothing else is learned of them: equal weights are hard to beat when the
+parts are few and labels are noisy (Clemen 1989, Combining forecasts, International Journal of Forecasting 5:559-583).
 
 The logit is a sum of the parts' logits by weight, so contributions are: a term's share is the sum of its shares in the
 parts, by name, times their weights.
@@ -41,7 +43,7 @@ class StackModel:
     Attributes:
         frauds: Fraud labels learned so far.
         parts: The models it is made of.
-        weights: Of the regression: intercept, then one a part.
+        weights: Of the regression: intercept, then one a part, or one of the declared blend.
     """
 
     def __init__(self, feature_set: FeatureSet, config: StackConfig, parts: Sequence[Part]) -> None:
@@ -51,8 +53,10 @@ class StackModel:
         self.labels = 0
         self.frauds = 0
         self.parts = tuple(parts)
-        size = 1 + len(self.parts)
-        self.weights: Floats = np.full(size, 1.0 / len(self.parts), dtype=np.float64)
+        self._mix: Floats | None = None if config.weights is None else np.array(config.weights, dtype=np.float64)
+        inputs = len(self.parts) if self._mix is None else 1
+        size = 1 + inputs
+        self.weights: Floats = np.full(size, 1.0 / inputs, dtype=np.float64)
         self.weights[0] = 0.0
         self._covariance: Floats = np.eye(size, dtype=np.float64) * config.spread
         self._keep = 1.0 if config.forget == 0 else math.exp(-1.0 / config.forget)
@@ -87,7 +91,7 @@ class StackModel:
     def logits(self, values_list: Sequence[Sequence[Value]]) -> Floats:
         """Log odds of fraud; (payments,)."""
         total = np.full(len(values_list), self.weights[0], dtype=np.float64)
-        for weight, part in zip(self.weights[1:].tolist(), self.parts, strict=True):
+        for weight, part in zip(self._part_weights(), self.parts, strict=True):
             total += weight * _bounded(part.logits(values_list))
         return total
 
@@ -110,9 +114,15 @@ class StackModel:
     def added(self, values_list: Sequence[Sequence[Value]]) -> Floats:
         """What each term adds to the logit beyond what it adds on average; (payments, terms)."""
         total: Floats = np.zeros((len(values_list), len(self._names)), dtype=np.float64)
-        for weight, part, places in zip(self.weights[1:].tolist(), self.parts, self._places, strict=True):
+        for weight, part, places in zip(self._part_weights(), self.parts, self._places, strict=True):
             total[:, places] += weight * part.added(values_list)
         return total
+
+    def _part_weights(self) -> list[float]:
+        """Weight of each part's logit."""
+        weights = self.weights[1:] if self._mix is None else self.weights[1] * self._mix
+        found: list[float] = weights.tolist()
+        return found
 
     def learn_one(self, values: Sequence[Value], fraud: bool, weight: float) -> None:
         """See `Model`.
@@ -122,9 +132,8 @@ class StackModel:
         """
         check_weight(weight)
         if self.trained:
-            inputs = np.ones(len(self.weights), dtype=np.float64)
-            for at, part in enumerate(self.parts):
-                inputs[at + 1] = _bounded(part.logits((values,)))[0]
+            said = [float(_bounded(part.logits((values,)))[0]) for part in self.parts]
+            inputs: Floats = np.array([1.0, *said] if self._mix is None else [1.0, float(self._mix @ said)])
             stack_kernel.learn(self.weights, self._covariance, inputs, 1.0 if fraud else 0.0, float(weight), self._keep)
         for part in self.parts:
             part.learn_one(values, fraud, weight)

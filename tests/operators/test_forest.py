@@ -173,6 +173,31 @@ def test_a_stack_adds_up_its_parts(small: tuple[FeatureSet, LearningConfig]) -> 
     assert area(stack, unseen) > max(area(linear, unseen), area(trees, unseen)) - 0.005
 
 
+def test_a_stack_of_declared_weights_blends_by_them_and_calibrates_the_blend(tmp_path: Path) -> None:
+    declared = LEARNERS.replace('of = ["linear", "forest"]', 'of = ["linear", "forest"]\nweights = [0.25, 0.75]')
+    small = profile(tmp_path, declared)
+    labels, unseen = examples(small[0], 6_000, seed=1), examples(small[0], 4_000, seed=2)
+    linear, trees, stack = learners(small)
+    for model in (linear, trees, stack):
+        teach(model, labels)
+    assert isinstance(stack, StackModel)
+    values_list = [values for values, _ in unseen]
+    blend = 0.25 * linear.logits(values_list) + 0.75 * trees.logits(values_list)
+    intercept, slope = stack.weights.tolist()
+
+    assert stack.logits(values_list) == pytest.approx(intercept + slope * blend)
+    told, parts = dict(stack.contributions(values_list[0], 100)), (linear, trees)
+    sums = [dict(part.contributions(values_list[0], 100))["amount"] for part in parts]
+    assert told["amount"] == pytest.approx(slope * (0.25 * sums[0] + 0.75 * sums[1]))
+    assert area(stack, unseen) > max(area(linear, unseen), area(trees, unseen)) - 0.005
+    assert small[1].model is not None
+    again = restore_learner(small[0], small[1].model, stack.to_bytes())
+    assert again.to_bytes() == stack.to_bytes()
+    teach(again, labels[:50])
+    teach(stack, labels[:50])
+    assert again.to_bytes() == stack.to_bytes()
+
+
 def test_every_learner_goes_on_from_its_bytes_as_if_never_stopped(small: tuple[FeatureSet, LearningConfig]) -> None:
     labels = examples(small[0], 3_000, seed=1)
     assert small[1].model is not None

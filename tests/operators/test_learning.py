@@ -265,6 +265,7 @@ def test_learners_stand_side_by_side_and_one_of_them_decides(tmp_path: Path, fea
     assert (forest.trees, forest.inputs.features, forest.inputs.crosses) == (3, ("amount_to_mean", "device.rooted"), ())
     assert forest.hash != replace(forest, trees=4).hash
     assert stack.hash != replace(stack, parts=stack.parts[:1]).hash
+    assert stack.hash != replace(stack, weights=(0.5, 0.5)).hash
 
 
 @pytest.mark.parametrize(
@@ -295,6 +296,17 @@ def test_learners_stand_side_by_side_and_one_of_them_decides(tmp_path: Path, fea
             'of = ["trees", "wood"]',
             r"learners\[2\].of is 'wood'; expected the id of a linear model",
         ),
+        (
+            'of = ["line", "trees"]',
+            'of = ["line", "trees"]\nweights = [0.4, 0.7]',
+            r"learners\[2\].weights is \[0.4, 0.7\]; expected 2 numbers from 0 to 1 that add up to 1",
+        ),
+        (
+            'of = ["line", "trees"]',
+            'of = ["line", "trees"]\nweights = [1.0]',
+            r"weights is \[1.0\]; expected 2 numbers",
+        ),
+        ('of = ["line", "trees"]', 'of = ["line", "trees"]\nweights = 1', r"weights is 1; expected 2 numbers"),
         ('of = ["line", "trees"]', "of = []", r"learners\[2\].of is \[\]; expected at least one id"),
         ('of = ["line", "trees"]', 'of = ["trees"]', r"learners is 'line'; expected a stack that is made of it"),
         ("[[ratios]]", '[model]\nid = "m"\nversion = "1"\n[[ratios]]', r"learners is 'given'; expected either"),
