@@ -3,7 +3,8 @@
     tick = "1h"                  # event time at which labels take effect
     maturity = "7d"              # a payment without an outcome by then is genuine
     correction_horizon = "60d"   # a later outcome may still contradict the label for as long
-    genuine_sample = 0.2         # share of genuine payments that are learned, each with weight 1 / share
+    genuine_sample = 0.2         # share of genuine payments whose label is told, each with weight 1 / share
+    genuine_learned = 1.0        # share of those that models learn, likewise; fraud rates count them all
     start = "model.bin"          # optional: the model to start from, as one wrote itself; default: an untrained one
 
     [model]                      # optional: without it payments get no score
@@ -36,13 +37,14 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
 from operators.feature_parse import Section
 from operators.features import FeatureSet
 from operators.learner_config import Learner, parse_learner, parse_learners
+from operators.lessons import Lessons
 from operators.loop_config import LOOP_KEYS, LoopConfig, parse_loop
 from operators.model_config import count, number, parse_ratios, sha256_of
 from operators.prequential import PrequentialConfig
@@ -57,7 +59,8 @@ class LearningConfig:
         tick_us: Labels and releases take effect at multiples of this.
         maturity_us: Age at which a payment without an outcome becomes genuine.
         correction_horizon_us: How much longer an outcome may contradict the label.
-        genuine_sample: Share of genuine payments that are learned, 0 < share <= 1; their weight is 1 / share.
+        genuine_sample: Share of genuine payments whose label is told, 0 < share <= 1; their weight is 1 / share. Which
+            of those are learned: `loop.lessons`.
         model: None: payments get no score.
         hash: sha256 (hex) of the content, and of the model to start from.
         start: The model to start from, None for an untrained one.
@@ -108,7 +111,8 @@ def load_learning(path: Path, feature_set: FeatureSet) -> LearningConfig:
     tick_us = top.us("tick", "1h")
     maturity_us = top.us("maturity", "7d")
     correction_horizon_us = top.us("correction_horizon", "60d")
-    share = number(top, "genuine_sample", 1.0, 1e-4, 1.0, "the share of genuine payments to learn, from 0.0001 to 1")
+    share = number(top, "genuine_sample", 1.0, 1e-4, 1.0, "the share of genuine payments to tell, from 0.0001 to 1")
+    learned = number(top, "genuine_learned", 1.0, 1e-4, 1.0, "the share of genuine labels to learn, from 0.0001 to 1")
     ratios = parse_ratios(top, {feature.name: feature.kind for feature in feature_set.features})
     model = parse_learner(top.table("model"), feature_set, ratios, {}) if "model" in content else None
     start = _start(top, path) if "start" in content else None
@@ -118,9 +122,19 @@ def load_learning(path: Path, feature_set: FeatureSet) -> LearningConfig:
             top.refuse("learners", "given", "either [[learners]] or [model] and [[challengers]]")
         model, challengers = parse_learners(top, _tables(top, "learners"), feature_set, ratios)
     loop = parse_loop(top, feature_set, model.id if model else None, tuple(one.id for one in challengers))
+    loop = replace(loop, lessons=Lessons(share, learned))
     if challengers and model is None:
         top.refuse("challengers", [one.id for one in challengers], "a [model] that they challenge")
-    known = ("tick", "maturity", "correction_horizon", "genuine_sample", "start", "model", "challengers")
+    known = (
+        "tick",
+        "maturity",
+        "correction_horizon",
+        "genuine_sample",
+        "genuine_learned",
+        "start",
+        "model",
+        "challengers",
+    )
     evaluation = _evaluation(top.table("evaluation"), maturity_us)
     top.close((*known, "ratios", "champion", "learners", "evaluation", *LOOP_KEYS))
     hashed = content if start is None else {**content, "start": hashlib.sha256(start).hexdigest()}

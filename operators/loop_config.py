@@ -46,12 +46,13 @@ min_payments = 200           # sampled payments that a day needs to be judged
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from operators.actions import ACTIONS, Action
 from operators.feature_parse import Section
 from operators.features import FeatureSet
+from operators.lessons import Lessons
 
 Loss = Literal["log", "brier"]
 LOSSES: Final[tuple[Loss, ...]] = ("log", "brier")
@@ -145,6 +146,7 @@ class LoopConfig:
 
     Attributes:
         withhold_declined: Whether outcomes of payments that were declined teach nothing.
+        lessons: Which genuine labels are learned.
     """
 
     canary: CanaryConfig | None = None
@@ -152,6 +154,7 @@ class LoopConfig:
     exploration: ExplorationConfig | None = None
     drift: DriftConfig | None = None
     withhold_declined: bool = False
+    lessons: Lessons = field(default_factory=Lessons)
 
 
 def parse_loop(top: Section, feature_set: FeatureSet, champion: str | None, rivals: tuple[str, ...]) -> LoopConfig:

@@ -24,6 +24,7 @@ import msgspec
 import xxhash
 
 from operators.inflight import DEAD_LETTER, LABEL, OUTCOME, InFlight
+from operators.lessons import SEED as SAMPLE_SEED
 from schemas.events import Label, Outcome, Tick, Transaction
 from schemas.times import format_rfc3339_us
 from state.api import StepStore
@@ -265,7 +266,7 @@ class Seen:
         return buried
 
     def _is_sampled(self, key: bytes) -> bool:
-        return xxhash.xxh64_intdigest(key, seed=1) < self._sample_below
+        return xxhash.xxh64_intdigest(key, seed=SAMPLE_SEED) < self._sample_below
 
 
 def _pages(store: StepStore, start: bytes, stop: bytes) -> Iterable[list[bytes]]:

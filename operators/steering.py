@@ -145,8 +145,9 @@ class Steering:
         weight = label.weight * label_weight(decision, loop.exploration, withheld=loop.withhold_declined)
         if weight <= 0.0:
             return
-        if roster is not None and values is not None:
-            roster.learn(values, fraud=label.fraud, weight=weight)
+        lesson = weight * loop.lessons.weight(label)
+        if roster is not None and values is not None and lesson > 0.0:
+            roster.learn(values, fraud=label.fraud, weight=lesson)
             store.memo["learned"] = True
         watch = self._watch(store)
         if watch is not None and roster is not None:
