@@ -16,9 +16,10 @@ from flows.kafka_source import Reader as KafkaReader
 from flows.kafka_source import SourceState
 from flows.kafka_transactions import fence_gone
 from flows.live_options import LiveOptions
+from flows.memory_streams import MemoryPublisher, MemoryQuestions, MemoryReader
 from flows.source import Run
 from flows.stream_api import Publisher, Questions, Reader
-from flows.streams import KafkaStream, KinesisStream, Stream
+from flows.streams import KafkaStream, KinesisStream, MemoryStream, Stream
 from schemas.errors import ConfigError
 
 S = TypeVar("S")
@@ -35,6 +36,9 @@ def questions_of(side: str, streams: Mapping[str, Stream], options: LiveOptions,
         from flows.kinesis_prepare import KinesisQuestions  # noqa: PLC0415  # boto3 loads long, for who has a use for it
 
         return KinesisQuestions(side, kinesis.values(), options, run)
+    memory = _only(streams, MemoryStream)
+    if memory:
+        return MemoryQuestions(list(memory.values()), options)
     return KafkaQuestions(side, _only(streams, KafkaStream).values(), options, run)
 
 
@@ -63,6 +67,9 @@ def open_reader(
         from flows.kinesis_source import KinesisReader  # noqa: PLC0415  # as above
 
         return KinesisReader(options, list(kinesis.values()), start, run, committed)
+    memory = _only(streams, MemoryStream)
+    if memory:
+        return MemoryReader(options, list(memory.values()), start)
     names = [stream.topic for stream in streams.values()]
     return KafkaReader(options, one_cluster("inputs", _only(streams, KafkaStream).values()), names, start, run)
 
@@ -82,13 +89,14 @@ def open_publisher(
         ConfigError: Transactions are asked for where there are none.
         StreamError: A stream cannot be written.
     """
-    kinesis = _only(streams, KinesisStream)
+    kinesis, memory = _only(streams, KinesisStream), _only(streams, MemoryStream)
+    if options.transactional and (kinesis or memory):
+        found = "Kinesis, which" if kinesis else "memory://, which"
+        message = f"decide.transactional is true: expected outputs on Kafka, found {found} has no transactions"
+        raise ConfigError(message)
+    if memory:
+        return MemoryPublisher(options, memory)
     if kinesis:
-        if options.transactional:
-            message = (
-                "decide.transactional is true: expected outputs on Kafka, found Kinesis, which has no transactions"
-            )
-            raise ConfigError(message)
         from flows.kinesis_publish import KinesisPublisher  # noqa: PLC0415  # as above
 
         return KinesisPublisher(options, kinesis, run)
