@@ -210,12 +210,12 @@ def _told(connector: Connector) -> list[tuple[str, str, bool]]:
 
 def test_what_a_killed_run_published_stands_once_and_answers_retries_in_its_own_words(connector: Connector) -> None:
     sink = connector.sink()
-    sink.publish("a", "b")
+    sink.publish("a", "b", "=b")
     sink.commit()
     sink.publish("c", "=a")
-    state = sink.commit()  # knows a and b
+    state = sink.commit()  # knows a, b and the first answer about b
     sink.publish("d", "=d")
-    wait_for(lambda: connector.published(DECISIONS), 6)
+    wait_for(lambda: connector.published(DECISIONS), 7)
     sink.die()
     sink = connector.sink(state)
     sink.publish("c", "=a", "d", "=d", "=d", "e", "=b", note="recomputed")
@@ -226,6 +226,7 @@ def test_what_a_killed_run_published_stands_once_and_answers_retries_in_its_own_
         ("a", "first", False),
         ("a", "first", True),
         ("b", "first", False),
+        ("b", "first", True),
         ("b", "first", True),
         ("c", "first", False),
         ("d", "first", False),
