@@ -13,6 +13,7 @@ of the snapshot has left the stream's retention, records of ours may be gone, an
 from __future__ import annotations
 
 import queue
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
@@ -98,6 +99,9 @@ class KinesisPublisher:
             output: Putter(self._clients[output], stream.topic, stream.name, self.watch, self._stood.put)
             for output, stream in streams.items()
         }
+        self._done = threading.Event()
+        self._looker = threading.Thread(target=self._look, name="kinesis-outputs", daemon=True)
+        self._looker.start()
         options.hooks.set_ready("outputs", True, "Kinesis knows all streams")
 
     def _asked(self, output: str) -> Any:
@@ -109,6 +113,26 @@ class KinesisPublisher:
             stream.topic,
             self._run.stop.is_set,
         )
+
+    def _look(self) -> None:
+        """While nothing moves, ask whether Kinesis is there: who waits inside the engine for a peer's records hears it.
+
+        A process without records under way waits there for one that has some, and an outage must not look like a hang.
+        """
+        pulse = self._run.pulse
+        seen = -1
+        while not self._done.wait(self._options.refresh_s):
+            if pulse.beats == seen:
+                for output, stream in self._streams.items():
+                    try:
+                        self._clients[output].list_shards(StreamName=stream.name, MaxResults=1)
+                    except ClientFault as raised:
+                        self.watch.hear(stream.topic, raised)
+                        pulse.beat("Kinesis of the outputs does not answer")
+                        break
+                else:
+                    self.watch.up()
+            seen = pulse.beats
 
     def produce(
         self, output: str, value: bytes, key: bytes, headers: list[Header], appended_us: int | None = None
@@ -258,7 +282,10 @@ class KinesisPublisher:
             except ClientFault as raised:
                 if self.watch.hear(what, raised) == FATAL:
                     raise stream_error(_SIDE, what, raised) from raised
-                self._run.pulse.beat(f"waiting for Kinesis, outputs: {what}")
+                self._run.pulse.beat(f"waiting for Kinesis, {_SIDE}: {what}")
+                if self._run.stop.is_set():
+                    message = f"{_SIDE} {what}: told to stop before Kinesis answered; nothing was published"
+                    raise StreamError(message) from raised
                 time.sleep(backoff.next_s())
             else:
                 self.watch.up()
@@ -284,5 +311,6 @@ class KinesisPublisher:
 
     def close(self) -> None:
         """Leave; what does not stand in a stream yet was never committed."""
+        self._done.set()
         for putter in self._putters.values():
             putter.end()

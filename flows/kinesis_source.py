@@ -181,10 +181,13 @@ class KinesisReader:
                         topic: replace(facts, shards=shards_of(self._clients[topic], self._streams[topic].name))
                         for topic, facts in self._facts.items()
                     }
+                    self.watch.up()  # a process without shards has nobody else to say so
                 elif waits:
                     self._found = dict(self._found)  # so that who waits is looked at again
             except ClientFault as raised:
                 self.watch.hear("shards", raised)
+                # A process that has nothing to wait for waits inside the engine for one that has: that is no hang.
+                self._run.pulse.beat("Kinesis of the inputs does not answer")
                 self._done.wait(1.0)
             except WeirError:
                 self._done.wait(1.0)  # the recovery store is being written; a shard of another form was told before

@@ -28,6 +28,7 @@ class Proxy:
 
     Attributes:
         endpoint: Its URL.
+        down: While it is set, no request is answered.
         rules: By action, such as GetRecords.
         seen: How often each action was asked for.
         keys: Ids of the access keys that requests were signed with.
@@ -35,6 +36,7 @@ class Proxy:
 
     def __init__(self, endpoint: str) -> None:
         self.rules: dict[str, Rule] = {}
+        self.down = threading.Event()
         self.seen: Counter[str] = Counter()
         self.keys: Counter[str] = Counter()
         self._behind = urlsplit(endpoint).netloc
@@ -66,7 +68,9 @@ class Proxy:
 
                 rule = proxy.rules.get(action)
                 request = json.loads(body)
-                answer = ask(request) if rule is None else rule(request, ask)
+                answer = None
+                if not proxy.down.is_set():
+                    answer = ask(request) if rule is None else rule(request, ask)
                 if answer is None:
                     self.close_connection = True
                     self.connection.close()
