@@ -1,8 +1,8 @@
 """A process's outputs as streams of Kinesis: what `flows.kafka_publish.Publisher` is for topics.
 
 Records have no headers here, so a record of ours is told by its value: a decision by its transaction and whether it
-answers a retry, a dead letter by the place of what it is about. Reading back decodes each; what cannot be decoded is
-not ours.
+answers a retry, a labelled outcome by its transaction, who said it and when, a dead letter by the place of what it is
+about. Reading back decodes each; what cannot be decoded is not ours.
 
 Of each stream a snapshot keeps a place for every shard (flows/kinesis_shards.py), from which on every record of ours is
 one that the snapshot does not know, and under AS_OF the time of that snapshot. On resume all shards that the stream
@@ -27,17 +27,25 @@ from flows.kinesis_put import MOST_RECORD_BYTES, Put, Putter
 from flows.kinesis_records import Record, messages, wrapped
 from flows.kinesis_shards import FINISHED, FIRST, check_held, facts_of, from_time, read_on
 from flows.live_options import LiveOptions
-from flows.publish import DEAD_LETTERS, DECISIONS, dead_letter_identity, decision_identity
+from flows.publish import (
+    DEAD_LETTERS,
+    DECISIONS,
+    LABELLED_OUTCOMES,
+    dead_letter_identity,
+    decision_identity,
+    labelled_identity,
+)
 from flows.source import Run
 from flows.streams import KinesisStream
 from schemas.errors import ContractError, StreamError
 from schemas.positions import parse_position
+from schemas.times import parse_rfc3339_us
 from schemas.wire import Header
 
 AS_OF: Final = -1
 """Where `ends` keep when they were true, ms since 1970 by this process's clock."""
 _SIDE: Final = "outputs"
-_CONTRACTS: Final = {DECISIONS: "decision", DEAD_LETTERS: "dead_letter"}
+_CONTRACTS: Final = {DECISIONS: "decision", DEAD_LETTERS: "dead_letter", LABELLED_OUTCOMES: "labelled_outcome"}
 _SKEW_MS: Final = 60_000
 """How far the clocks of this process and of Kinesis may be apart."""
 _VISIBLE_S: Final = 1.0
@@ -142,7 +150,7 @@ class KinesisPublisher:
         Args:
             output: Of the record.
             value: As encoded.
-            key: Decides on the shard; decisions of one keep their order.
+            key: Decides on the shard; records of one keep their order, but for dead letters, which have none.
             headers: Of a record in Kafka; what names an Avro schema is put before the value.
             appended_us: Of a decision: when its payment arrived.
 
@@ -151,9 +159,8 @@ class KinesisPublisher:
         """
         data = wrapped(value, headers)
         putter = self._putters[output]
-        record = Put(
-            output, key.decode() or "-", key if output == DECISIONS else object(), data, appended_us, self._epoch
-        )
+        order = object() if output == DEAD_LETTERS else key
+        record = Put(output, key.decode() or "-", order, data, appended_us, self._epoch)
         if record.size > MOST_RECORD_BYTES:
             message = (
                 f"outputs {self._streams[output].topic}, a record of {record.size} bytes: Kinesis takes "
@@ -303,6 +310,10 @@ class KinesisPublisher:
             if output == DECISIONS:
                 headers = [(IDENTITY, decision_identity(found["transaction_id"]))]
                 return [*headers, (DUPLICATE, b"1")] if found["duplicate"] else headers
+            if output == LABELLED_OUTCOMES:
+                said_us = found["event_time"]
+                said_us = parse_rfc3339_us(said_us) if isinstance(said_us, str) else int(said_us)
+                return [(IDENTITY, labelled_identity(found["transaction_id"], found["source"], said_us))]
             sequence = found.get("sequence")
             offset = found["offset"] if sequence is None else parse_position(sequence)
             return [(IDENTITY, dead_letter_identity(found["topic"], found["partition"], offset))]

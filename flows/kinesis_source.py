@@ -75,7 +75,7 @@ class KinesisReader:
         """
         where = ", ".join(f"{stream.topic} ({stream.endpoint or stream.region or 'AWS'})" for stream in streams)
         self.watch = KinesisWatch("inputs", where, options.hooks)
-        self.arrivals = Arrivals()
+        self.arrivals = Arrivals(settle_s=options.settle_s)
         self.offsets: Offsets = {stream.topic: {} for stream in streams}
         self._options = options
         self._start = start
