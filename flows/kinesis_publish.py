@@ -15,13 +15,13 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import orjson
 
 from flows.kafka_client import Offsets
-from flows.kafka_publish import DUPLICATE, IDENTITY
+from flows.kafka_publish import DUPLICATE, IDENTITY, HandedOver
 from flows.kinesis_client import FATAL, Backoff, ClientFault, KinesisWatch, asked, client_of, stream_error
 from flows.kinesis_put import MOST_RECORD_BYTES, Put, Putter
 from flows.kinesis_records import Record, messages, wrapped
@@ -53,23 +53,6 @@ _VISIBLE_S: Final = 1.0
 _LOOK_S: Final = 0.02
 
 
-class _Epoch:
-    """Records handed over in one epoch: how many do not stand yet, and from where to read what comes behind them."""
-
-    __slots__ = ("ends", "pending")
-
-    def __init__(self, topics: Iterable[str]) -> None:
-        self.pending = 0
-        self.ends: Offsets = {topic: {} for topic in topics}
-
-    def reach(self, ends: Offsets) -> None:
-        """Nothing of a later epoch stands before these places."""
-        for topic, found in ends.items():
-            own = self.ends[topic]
-            for number, place in found.items():
-                own[number] = max(place, own.get(number, place))
-
-
 class KinesisPublisher:
     """The writer of one process.
 
@@ -92,8 +75,8 @@ class KinesisPublisher:
         where = ", ".join(f"{one.topic} ({one.endpoint or one.region or 'AWS'})" for one in streams.values())
         self.watch = KinesisWatch(_SIDE, where, options.hooks)
         self._topics = [stream.topic for stream in streams.values()]
-        self._epoch = _Epoch(self._topics)
-        self._before = _Epoch(self._topics)
+        self._epoch = HandedOver(self._topics)
+        self._before = HandedOver(self._topics)
         self._options = options
         self._streams = streams
         self._run = run
@@ -219,7 +202,7 @@ class KinesisPublisher:
             StreamError: A record cannot be put.
         """
         before, ended = self._before, self._epoch
-        self._epoch = _Epoch(self._topics)
+        self._epoch = HandedOver(self._topics)
         self._before = ended
         now_ms = time.time_ns() // 1_000_000
         for putter in self._putters.values():
@@ -236,7 +219,7 @@ class KinesisPublisher:
             found[AS_OF] = now_ms
         return ended.ends
 
-    def _wait_for(self, epoch: _Epoch) -> None:
+    def _wait_for(self, epoch: HandedOver) -> None:
         self._hear()
         while epoch.pending:
             try:

@@ -23,6 +23,11 @@ def fault(name: str, status: int = 400) -> Answer:
     return status, {"__type": name, "message": f"{name} of the test"}
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """A client that has left before its answer came is none of a test's business."""
+
+
 class Proxy:
     """Forwards, but for actions that have a rule.
 
@@ -40,7 +45,7 @@ class Proxy:
         self.seen: Counter[str] = Counter()
         self.keys: Counter[str] = Counter()
         self._behind = urlsplit(endpoint).netloc
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = _Server(("127.0.0.1", 0), self._handler())
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
