@@ -33,6 +33,9 @@ ClientFault = (boto.ClientError, boto.BotoCoreError)
 """What a client raises."""
 _OUTAGE_S: Final = 2.0
 """Failures for so long are told as an outage; a single one is every day's."""
+AGAIN_S: Final = 1.0
+"""Between looks of who waits until Kinesis is back. With the longest that a request takes before it fails, this bounds
+the time in which the watchdog hears nothing: it must stay below its limit, 30 s by default."""
 _CONNECT_S: Final = 5.0
 _ANSWER_S: Final = 10.0
 """An answer of 10 MB at a slow moment takes seconds. A request that was given up may yet be carried out: shorter would

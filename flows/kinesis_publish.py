@@ -22,7 +22,16 @@ import orjson
 
 from flows.kafka_client import Offsets
 from flows.kafka_publish import DUPLICATE, IDENTITY, HandedOver
-from flows.kinesis_client import FATAL, Backoff, ClientFault, KinesisWatch, asked, client_of, stream_error
+from flows.kinesis_client import (
+    AGAIN_S,
+    FATAL,
+    Backoff,
+    ClientFault,
+    KinesisWatch,
+    asked,
+    client_of,
+    stream_error,
+)
 from flows.kinesis_put import MOST_RECORD_BYTES, Put, Putter
 from flows.kinesis_records import Record, messages, wrapped
 from flows.kinesis_shards import FINISHED, FIRST, check_held, facts_of, from_time, read_on
@@ -111,13 +120,15 @@ class KinesisPublisher:
         A process without records under way waits there for one that has some, and an outage must not look like a hang.
         """
         pulse = self._run.pulse
-        seen = -1
-        while not self._done.wait(self._options.refresh_s):
-            if pulse.beats == seen:
+        seen, away = -1, False
+        while not self._done.wait(AGAIN_S if away else self._options.refresh_s):
+            if away or pulse.beats == seen:
+                away = False
                 for output, stream in self._streams.items():
                     try:
                         self._clients[output].list_shards(StreamName=stream.name, MaxResults=1)
                     except ClientFault as raised:
+                        away = True
                         self.watch.hear(stream.topic, raised)
                         pulse.beat("Kinesis of the outputs does not answer")
                         break
