@@ -56,7 +56,7 @@ def test_a_killed_learner_over_kinesis_publishes_once_and_ends_with_the_same_mod
     kinesis: KinesisLocal, kafka: str, tmp_path: Path
 ) -> None:
     profile = _profile(tmp_path / "profile", maturity="4s")
-    decisions = _decisions(profile, tmp_path, 240)
+    decisions = _decisions(profile, tmp_path, 180)
     learning = KinesisLearning(kinesis, kafka, tmp_path, profile)
     rng = random.Random(6)
     running = learning.start(unmatched_s=3.0)
@@ -66,7 +66,7 @@ def test_a_killed_learner_over_kinesis_publishes_once_and_ends_with_the_same_mod
         frauds = [one for one in decisions[max(0, start - 60) : start + 60] if rng.random() < 0.3]
         learning.send("outcomes", [_outcome(one, start * 1000 + at, "fraud") for at, one in enumerate(frauds)])
         time.sleep(rng.uniform(0.5, 1.5))
-        if start in (60, 180):
+        if start == 60:
             wait_until(running, learning.labels)
             kill(running)
             running = learning.start(unmatched_s=3.0)
@@ -95,7 +95,7 @@ def test_labels_are_published_once_while_decisions_outcomes_and_labels_are_resha
     kinesis: KinesisLocal, kafka: str, tmp_path: Path
 ) -> None:
     profile = _profile(tmp_path / "profile", maturity="1h")
-    decisions = [one for one in _decisions(profile, tmp_path, 120) if not one["duplicate"]]
+    decisions = [one for one in _decisions(profile, tmp_path, 90) if not one["duplicate"]]
     learning = KinesisLearning(kinesis, kafka, tmp_path, profile)
     running = learning.start()
     third = len(decisions) // 3
@@ -107,8 +107,8 @@ def test_labels_are_published_once_while_decisions_outcomes_and_labels_are_resha
                 reshard(kinesis.client, learning.topics[name])
         learning.send("outcomes", [_outcome(one, turn * 1000 + at, "fraud") for at, one in enumerate(part)])
         learning.send("outcomes", [_outcome(one, 5000 + turn, "genuine", "analyst") for one in part[:1]])
-        if reshard is not None:
-            wait_until(running, lambda turn=turn: len(learning.labels()) > turn * third)  # type: ignore[misc]
+        if reshard is split:
+            wait_until(running, learning.labels)
             kill(running)
             running = learning.start()
     wait_until(running, lambda: len(learning.labels()) >= 3 * third + 3)
