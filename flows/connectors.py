@@ -1,7 +1,7 @@
 """The kind of a stream's URL → who reads and writes it: flows/stream_api.py says what all of them do.
 
-A process has one reader for its inputs and one publisher for its outputs,
-so all inputs are of one kind and all outputs are, not necessarily the same (flows/live_options.py refuses others).
+A process has one reader for its inputs, so they are all of one kind (flows/live_options.py refuses others); its outputs
+may be of several kinds (flows/mixed_publish.py).
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from flows.kafka_source import Reader as KafkaReader
 from flows.kafka_source import SourceState
 from flows.kafka_transactions import fence_gone
 from flows.live_options import LiveOptions
+from flows.memory_streams import MemoryPublisher, MemoryQuestions, MemoryReader
+from flows.mixed_publish import MixedPublisher, MixedQuestions
 from flows.source import Run
 from flows.stream_api import Publisher, Questions, Reader
-from flows.streams import KafkaStream, KinesisStream, Stream
+from flows.streams import KafkaStream, KinesisStream, MemoryStream, Stream
 from schemas.errors import ConfigError
 
 S = TypeVar("S")
@@ -30,11 +32,24 @@ def questions_of(side: str, streams: Mapping[str, Stream], options: LiveOptions,
     Raises:
         ConfigError: The streams cannot be asked by one client.
     """
+    kinds = _kinds(streams)
+    if len(kinds) > 1:
+        return MixedQuestions(
+            {
+                stream.topic: asked
+                for own in kinds
+                for asked in (questions_of(side, own, options, run),)
+                for stream in own.values()
+            }
+        )
     kinesis = _only(streams, KinesisStream)
     if kinesis:
         from flows.kinesis_prepare import KinesisQuestions  # noqa: PLC0415  # boto3 loads long, for who has a use for it
 
         return KinesisQuestions(side, kinesis.values(), options, run)
+    memory = _only(streams, MemoryStream)
+    if memory:
+        return MemoryQuestions(list(memory.values()), options)
     return KafkaQuestions(side, _only(streams, KafkaStream).values(), options, run)
 
 
@@ -63,6 +78,9 @@ def open_reader(
         from flows.kinesis_source import KinesisReader  # noqa: PLC0415  # as above
 
         return KinesisReader(options, list(kinesis.values()), start, run, committed)
+    memory = _only(streams, MemoryStream)
+    if memory:
+        return MemoryReader(options, list(memory.values()), start)
     names = [stream.topic for stream in streams.values()]
     return KafkaReader(options, one_cluster("inputs", _only(streams, KafkaStream).values()), names, start, run)
 
@@ -82,13 +100,24 @@ def open_publisher(
         ConfigError: Transactions are asked for where there are none.
         StreamError: A stream cannot be written.
     """
-    kinesis = _only(streams, KinesisStream)
+    kinesis, memory = _only(streams, KinesisStream), _only(streams, MemoryStream)
+    if options.transactional and (kinesis or memory):
+        found = "Kinesis, which" if kinesis else "memory://, which"
+        message = f"decide.transactional is true: expected outputs on Kafka, found {found} has no transactions"
+        raise ConfigError(message)
+    kinds = _kinds(streams)
+    if len(kinds) > 1:
+        return MixedPublisher(
+            {
+                output: publisher
+                for own in kinds
+                for publisher in (open_publisher(own, options, run, manifest),)
+                for output in own
+            }
+        )
+    if memory:
+        return MemoryPublisher(options, memory)
     if kinesis:
-        if options.transactional:
-            message = (
-                "decide.transactional is true: expected outputs on Kafka, found Kinesis, which has no transactions"
-            )
-            raise ConfigError(message)
         from flows.kinesis_publish import KinesisPublisher  # noqa: PLC0415  # as above
 
         return KinesisPublisher(options, kinesis, run)
@@ -96,6 +125,14 @@ def open_publisher(
     brokers = one_cluster("outputs", _only(streams, KafkaStream).values())
     fence_gone(options, manifest, brokers, run)
     return KafkaPublisher(options, brokers, topics, run)
+
+
+def _kinds(streams: Mapping[str, Stream]) -> list[dict[str, Stream]]:
+    """The streams of each kind, kinds in the order in which they come first."""
+    found: dict[type[Stream], dict[str, Stream]] = {}
+    for name, stream in streams.items():
+        found.setdefault(type(stream), {})[name] = stream
+    return list(found.values())
 
 
 def _only(streams: Mapping[str, Stream], kind: type[S]) -> dict[str, S]:

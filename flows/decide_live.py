@@ -140,14 +140,14 @@ def wire_of(
     return framed, AvroEncoder(FramedEncoder(ids), FramedDecoder("decision", registry))
 
 
-def output_decoders(wire: WireSection) -> dict[str, WireDecoder]:
+def output_decoders(wire: WireSection, published: tuple[str, ...] = _PUBLISHED) -> dict[str, WireDecoder]:
     """By contract, what reads back from Kinesis what is published; JSON needs none."""
     if wire.format == "json":
         return {}
     registry = registry_of(wire)
     if registry is None:
-        return {name: FingerprintDecoder(name) for name in _PUBLISHED}
-    return {name: FramedDecoder(name, registry) for name in _PUBLISHED}
+        return {name: FingerprintDecoder(name) for name in published}
+    return {name: FramedDecoder(name, registry) for name in published}
 
 
 def client_properties(config: Config) -> dict[str, str | int | float | bool]:

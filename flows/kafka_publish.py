@@ -57,8 +57,8 @@ _OURS: Final[Mapping[str, Any]] = {
 }
 
 
-class _Epoch:
-    """Records handed over in one epoch: how many are under way, and from where to read back what comes behind them."""
+class HandedOver:
+    """Records of one epoch: how many are under way, and from where to read back what comes behind them."""
 
     __slots__ = ("ends", "pending")
 
@@ -71,7 +71,7 @@ class _Epoch:
         for topic, found in ends.items():
             own = self.ends[topic]
             for partition, end in found.items():
-                own[partition] = max(end, own.get(partition, 0))
+                own[partition] = max(end, own.get(partition, end))
 
 
 class Publisher:
@@ -94,8 +94,8 @@ class Publisher:
             StreamError: A topic does not exist, or may not be written.
         """
         self.watch = BrokerWatch("outputs", bootstrap, options.hooks)
-        self._epoch = _Epoch(topics.values())
-        self._before = _Epoch(topics.values())
+        self._epoch = HandedOver(topics.values())
+        self._before = HandedOver(topics.values())
         self._bootstrap = bootstrap
         self._options = options
         self._topics = topics
@@ -195,7 +195,7 @@ class Publisher:
 
         return delivered
 
-    def _delivered(self, epoch: _Epoch, error: Any, message: Any) -> None:
+    def _delivered(self, epoch: HandedOver, error: Any, message: Any) -> None:
         topic = message.topic()
         output = self._output_of[topic]
         self._pending[output] -= 1
@@ -244,7 +244,7 @@ class Publisher:
             StreamError: A record could not be delivered.
         """
         before, ended = self._before, self._epoch
-        self._epoch = _Epoch(self._topics.values())
+        self._epoch = HandedOver(self._topics.values())
         self._before = ended
         ended.reach(self._seen)
         self._commit()
@@ -254,7 +254,7 @@ class Publisher:
             self._wait_for(ended)
         return ended.ends
 
-    def _wait_for(self, epoch: _Epoch) -> None:
+    def _wait_for(self, epoch: HandedOver) -> None:
         began = time.monotonic()
         while epoch.pending and self._fault is None:
             self._asked(lambda: self._producer.poll(_FLUSH_S))

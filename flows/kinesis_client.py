@@ -19,6 +19,7 @@ import botocore.exceptions as boto
 from botocore.config import Config
 from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
 
+from flows.kafka_client import TELL_EVERY_S
 from flows.live_hooks import LiveHooks
 from flows.streams import KinesisStream
 from flows.watchdog import Pulse
@@ -30,9 +31,11 @@ PASSING: Final = "passing"
 FATAL: Final = "fatal"
 ClientFault = (boto.ClientError, boto.BotoCoreError)
 """What a client raises."""
-_TELL_EVERY_S: Final = 60.0
 _OUTAGE_S: Final = 2.0
 """Failures for so long are told as an outage; a single one is every day's."""
+AGAIN_S: Final = 1.0
+"""Between looks of who waits until Kinesis is back. With the longest that a request takes before it fails, this bounds
+the time in which the watchdog hears nothing: it must stay below its limit, 30 s by default."""
 _CONNECT_S: Final = 5.0
 _ANSWER_S: Final = 10.0
 """An answer of 10 MB at a slow moment takes seconds. A request that was given up may yet be carried out: shorter would
@@ -194,7 +197,7 @@ class KinesisWatch:
         self._where = where
         self._hooks = hooks
         self._lock = threading.Lock()
-        self._told = -_TELL_EVERY_S
+        self._told = -TELL_EVERY_S
         self._failing_since: float | None = None
         self._down = False
 
@@ -226,7 +229,7 @@ class KinesisWatch:
         self._down = True
         self._hooks.broker_up(self.side, False)
         now = time.monotonic()
-        if now - self._told >= _TELL_EVERY_S:
+        if now - self._told >= TELL_EVERY_S:
             self._told = now
             sys.stderr.write(
                 f"weir: {self.side} {self._where}: Kinesis does not answer ({why}); trying again for ever\n"
@@ -240,7 +243,7 @@ class KinesisWatch:
             self._failing_since = None
             if self._down:
                 self._down = False
-                self._told = -_TELL_EVERY_S
+                self._told = -TELL_EVERY_S
                 sys.stderr.write(f"weir: {self.side} {self._where}: Kinesis answers again\n")
             self._hooks.broker_up(self.side, True)
 

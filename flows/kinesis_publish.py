@@ -1,8 +1,8 @@
 """A process's outputs as streams of Kinesis: what `flows.kafka_publish.Publisher` is for topics.
 
 Records have no headers here, so a record of ours is told by its value: a decision by its transaction and whether it
-answers a retry, a dead letter by the place of what it is about. Reading back decodes each; what cannot be decoded is
-not ours.
+answers a retry, a labelled outcome by its transaction, who said it and when, a dead letter by the place of what it is
+about. Reading back decodes each; what cannot be decoded is not ours.
 
 Of each stream a snapshot keeps a place for every shard (flows/kinesis_shards.py), from which on every record of ours is
 one that the snapshot does not know, and under AS_OF the time of that snapshot. On resume all shards that the stream
@@ -13,52 +13,53 @@ of the snapshot has left the stream's retention, records of ours may be gone, an
 from __future__ import annotations
 
 import queue
+import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import orjson
 
 from flows.kafka_client import Offsets
-from flows.kafka_publish import DUPLICATE, IDENTITY
-from flows.kinesis_client import FATAL, Backoff, ClientFault, KinesisWatch, asked, client_of, stream_error
+from flows.kafka_publish import DUPLICATE, IDENTITY, HandedOver
+from flows.kinesis_client import (
+    AGAIN_S,
+    FATAL,
+    Backoff,
+    ClientFault,
+    KinesisWatch,
+    asked,
+    client_of,
+    stream_error,
+)
 from flows.kinesis_put import MOST_RECORD_BYTES, Put, Putter
 from flows.kinesis_records import Record, messages, wrapped
 from flows.kinesis_shards import FINISHED, FIRST, check_held, facts_of, from_time, read_on
 from flows.live_options import LiveOptions
-from flows.publish import DEAD_LETTERS, DECISIONS, dead_letter_identity, decision_identity
+from flows.publish import (
+    DEAD_LETTERS,
+    DECISIONS,
+    LABELLED_OUTCOMES,
+    dead_letter_identity,
+    decision_identity,
+    labelled_identity,
+)
 from flows.source import Run
 from flows.streams import KinesisStream
 from schemas.errors import ContractError, StreamError
 from schemas.positions import parse_position
+from schemas.times import parse_rfc3339_us
 from schemas.wire import Header
 
 AS_OF: Final = -1
 """Where `ends` keep when they were true, ms since 1970 by this process's clock."""
 _SIDE: Final = "outputs"
-_CONTRACTS: Final = {DECISIONS: "decision", DEAD_LETTERS: "dead_letter"}
+_CONTRACTS: Final = {DECISIONS: "decision", DEAD_LETTERS: "dead_letter", LABELLED_OUTCOMES: "labelled_outcome"}
 _SKEW_MS: Final = 60_000
 """How far the clocks of this process and of Kinesis may be apart."""
 _VISIBLE_S: Final = 1.0
 """What the run before has put last can be read after so long."""
 _LOOK_S: Final = 0.02
-
-
-class _Epoch:
-    """Records handed over in one epoch: how many do not stand yet, and from where to read what comes behind them."""
-
-    __slots__ = ("ends", "pending")
-
-    def __init__(self, topics: Iterable[str]) -> None:
-        self.pending = 0
-        self.ends: Offsets = {topic: {} for topic in topics}
-
-    def reach(self, ends: Offsets) -> None:
-        """Nothing of a later epoch stands before these places."""
-        for topic, found in ends.items():
-            own = self.ends[topic]
-            for number, place in found.items():
-                own[number] = max(place, own.get(number, place))
 
 
 class KinesisPublisher:
@@ -83,8 +84,8 @@ class KinesisPublisher:
         where = ", ".join(f"{one.topic} ({one.endpoint or one.region or 'AWS'})" for one in streams.values())
         self.watch = KinesisWatch(_SIDE, where, options.hooks)
         self._topics = [stream.topic for stream in streams.values()]
-        self._epoch = _Epoch(self._topics)
-        self._before = _Epoch(self._topics)
+        self._epoch = HandedOver(self._topics)
+        self._before = HandedOver(self._topics)
         self._options = options
         self._streams = streams
         self._run = run
@@ -98,6 +99,9 @@ class KinesisPublisher:
             output: Putter(self._clients[output], stream.topic, stream.name, self.watch, self._stood.put)
             for output, stream in streams.items()
         }
+        self._done = threading.Event()
+        self._looker = threading.Thread(target=self._look, name="kinesis-outputs", daemon=True)
+        self._looker.start()
         options.hooks.set_ready("outputs", True, "Kinesis knows all streams")
 
     def _asked(self, output: str) -> Any:
@@ -110,6 +114,28 @@ class KinesisPublisher:
             self._run.stop.is_set,
         )
 
+    def _look(self) -> None:
+        """While nothing moves, ask whether Kinesis is there: who waits inside the engine for a peer's records hears it.
+
+        A process without records under way waits there for one that has some, and an outage must not look like a hang.
+        """
+        pulse = self._run.pulse
+        seen, away = -1, False
+        while not self._done.wait(AGAIN_S if away else self._options.refresh_s):
+            if away or pulse.beats == seen:
+                away = False
+                for output, stream in self._streams.items():
+                    try:
+                        self._clients[output].list_shards(StreamName=stream.name, MaxResults=1)
+                    except ClientFault as raised:
+                        away = True
+                        self.watch.hear(stream.topic, raised)
+                        pulse.beat("Kinesis of the outputs does not answer")
+                        break
+                else:
+                    self.watch.up()
+            seen = pulse.beats
+
     def produce(
         self, output: str, value: bytes, key: bytes, headers: list[Header], appended_us: int | None = None
     ) -> None:
@@ -118,7 +144,7 @@ class KinesisPublisher:
         Args:
             output: Of the record.
             value: As encoded.
-            key: Decides on the shard; decisions of one keep their order.
+            key: Decides on the shard; records of one keep their order, but for dead letters, which have none.
             headers: Of a record in Kafka; what names an Avro schema is put before the value.
             appended_us: Of a decision: when its payment arrived.
 
@@ -127,9 +153,8 @@ class KinesisPublisher:
         """
         data = wrapped(value, headers)
         putter = self._putters[output]
-        record = Put(
-            output, key.decode() or "-", key if output == DECISIONS else object(), data, appended_us, self._epoch
-        )
+        order = object() if output == DEAD_LETTERS else key
+        record = Put(output, key.decode() or "-", order, data, appended_us, self._epoch)
         if record.size > MOST_RECORD_BYTES:
             message = (
                 f"outputs {self._streams[output].topic}, a record of {record.size} bytes: Kinesis takes "
@@ -188,7 +213,7 @@ class KinesisPublisher:
             StreamError: A record cannot be put.
         """
         before, ended = self._before, self._epoch
-        self._epoch = _Epoch(self._topics)
+        self._epoch = HandedOver(self._topics)
         self._before = ended
         now_ms = time.time_ns() // 1_000_000
         for putter in self._putters.values():
@@ -205,7 +230,7 @@ class KinesisPublisher:
             found[AS_OF] = now_ms
         return ended.ends
 
-    def _wait_for(self, epoch: _Epoch) -> None:
+    def _wait_for(self, epoch: HandedOver) -> None:
         self._hear()
         while epoch.pending:
             try:
@@ -258,7 +283,10 @@ class KinesisPublisher:
             except ClientFault as raised:
                 if self.watch.hear(what, raised) == FATAL:
                     raise stream_error(_SIDE, what, raised) from raised
-                self._run.pulse.beat(f"waiting for Kinesis, outputs: {what}")
+                self._run.pulse.beat(f"waiting for Kinesis, {_SIDE}: {what}")
+                if self._run.stop.is_set():
+                    message = f"{_SIDE} {what}: told to stop before Kinesis answered; nothing was published"
+                    raise StreamError(message) from raised
                 time.sleep(backoff.next_s())
             else:
                 self.watch.up()
@@ -276,6 +304,10 @@ class KinesisPublisher:
             if output == DECISIONS:
                 headers = [(IDENTITY, decision_identity(found["transaction_id"]))]
                 return [*headers, (DUPLICATE, b"1")] if found["duplicate"] else headers
+            if output == LABELLED_OUTCOMES:
+                said_us = found["event_time"]
+                said_us = parse_rfc3339_us(said_us) if isinstance(said_us, str) else int(said_us)
+                return [(IDENTITY, labelled_identity(found["transaction_id"], found["source"], said_us))]
             sequence = found.get("sequence")
             offset = found["offset"] if sequence is None else parse_position(sequence)
             return [(IDENTITY, dead_letter_identity(found["topic"], found["partition"], offset))]
@@ -284,5 +316,6 @@ class KinesisPublisher:
 
     def close(self) -> None:
         """Leave; what does not stand in a stream yet was never committed."""
+        self._done.set()
         for putter in self._putters.values():
             putter.end()

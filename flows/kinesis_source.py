@@ -21,7 +21,7 @@ from typing import Final
 from flows.arrivals import Arrivals, Place
 from flows.kafka_client import Offsets
 from flows.kafka_source import SourceState
-from flows.kinesis_client import ClientFault, KinesisWatch, asked, client_of
+from flows.kinesis_client import AGAIN_S, ClientFault, KinesisWatch, asked, client_of
 from flows.kinesis_poll import Poller
 from flows.kinesis_records import Record
 from flows.kinesis_shards import (
@@ -75,7 +75,7 @@ class KinesisReader:
         """
         where = ", ".join(f"{stream.topic} ({stream.endpoint or stream.region or 'AWS'})" for stream in streams)
         self.watch = KinesisWatch("inputs", where, options.hooks)
-        self.arrivals = Arrivals()
+        self.arrivals = Arrivals(settle_s=options.settle_s)
         self.offsets: Offsets = {stream.topic: {} for stream in streams}
         self._options = options
         self._start = start
@@ -165,9 +165,12 @@ class KinesisReader:
     def _look(self) -> None:
         """Look for shards, and while one waits for parents that others read, at what those have committed."""
         looked = eager_until = time.monotonic()
+        away = False
         while not self._done.is_set():
             waits = self._waits.is_set()
-            every_s = _LOOK_S if waits or time.monotonic() < eager_until else self._options.refresh_s
+            every_s = AGAIN_S if away else self._options.refresh_s
+            if waits or time.monotonic() < eager_until:
+                every_s = _LOOK_S
             if self._wake.wait(every_s):
                 self._wake.clear()
                 eager_until = time.monotonic() + _EAGER_S
@@ -175,17 +178,21 @@ class KinesisReader:
             try:
                 if waits and self._options.processes > 1:
                     self._foreign = self._committed()
-                if now - looked >= self._options.refresh_s or now < eager_until:
-                    looked = now
+                if away or now - looked >= self._options.refresh_s or now < eager_until:
+                    looked, away = now, False
                     self._found = {
                         topic: replace(facts, shards=shards_of(self._clients[topic], self._streams[topic].name))
                         for topic, facts in self._facts.items()
                     }
+                    self.watch.up()  # a process without shards has nobody else to say so
                 elif waits:
                     self._found = dict(self._found)  # so that who waits is looked at again
             except ClientFault as raised:
+                away = True
                 self.watch.hear("shards", raised)
-                self._done.wait(1.0)
+                # A process that has nothing to wait for waits inside the engine for one that has: that is no hang.
+                self._run.pulse.beat("Kinesis of the inputs does not answer")
+                self._done.wait(AGAIN_S)
             except WeirError:
                 self._done.wait(1.0)  # the recovery store is being written; a shard of another form was told before
 

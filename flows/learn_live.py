@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from flows.streams import kafka_stream
+from flows.streams import KinesisStream, kafka_stream, parse_stream
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from flows.live_options import LiveOptions
     from flows.live_process import LiveProcess
 
+KINESIS_SETTLED_S: Final = 2.0
+"""A record is readable within a second of its arrival, a shard is read every 210 ms, and clocks differ; shorter: a kill
+may find the labels in another order than they had."""
 _PUBLISHED: Final = ("labelled_outcome", "dead_letter", "model_release")
 """Contracts that `weir learn` publishes."""
 
@@ -42,14 +45,21 @@ def learner_config(config: Config) -> Config:
     """weir.toml as the learner's process reads it: its own state, ports and pace in the place of decide's.
 
     Raises:
-        ConfigError: There are no outcomes to learn from, or a stream is not of Kafka.
+        ConfigError: There are no outcomes to learn from, models.v1 is not on Kafka, or records settle for too short.
     """
     if "outcomes" not in config.streams:
         message = f"{config.path}: streams.outcomes is missing; expected a topic of outcomes to learn from"
         raise ConfigError(message)
-    for name in ("decisions", "outcomes", "labelled_outcomes", "dead_letters"):
-        kafka_stream(name, config.streams[name])  # weir learn tells its records apart by headers
+    if "models" in config.streams:
+        kafka_stream("models", config.streams["models"])  # who starts reads it to its end: a compacted topic's
     learn, state = config.learn, config.state
+    kinds = {name: parse_stream(name, config.streams[name]) for name in ("decisions", "outcomes")}
+    if learn.settle_s < KINESIS_SETTLED_S and any(isinstance(stream, KinesisStream) for stream in kinds.values()):
+        message = (
+            f"{config.path}: learn.settle is {learn.settle_s:g} s; expected at least {KINESIS_SETTLED_S:g} s with "
+            'streams of Kinesis, whose records are seen up to a second behind their arrival: settle = "3s"'
+        )
+        raise ConfigError(message)
     backup_to = None if state.backup_to is None else f"{state.backup_to.rstrip('/')}/learn"
     return replace(
         config,
@@ -91,7 +101,7 @@ def learn_live(process: LiveProcess) -> None:
 
 def _options(process: LiveProcess, *, announces: bool) -> LiveOptions:
     from flows.config_check import state_keys, state_options  # noqa: PLC0415  # as above
-    from flows.decide_live import client_properties, wire_of  # noqa: PLC0415
+    from flows.decide_live import client_properties, output_decoders, wire_of  # noqa: PLC0415
     from flows.decision_input import MOST_BYTES  # noqa: PLC0415
     from flows.learn import LEARNS  # noqa: PLC0415
     from flows.live_options import LiveOptions  # noqa: PLC0415
@@ -117,6 +127,7 @@ def _options(process: LiveProcess, *, announces: bool) -> LiveOptions:
         headers=(),
         decoders=decoders,
         encoder=encoder,
+        output_decoders=output_decoders(config.wire, _PUBLISHED),
         limits=replace(config.limits, max_payload_bytes=max(config.limits.max_payload_bytes, MOST_BYTES)),
         memory=state_options(config),
         state_keys=state_keys(config),

@@ -148,14 +148,13 @@ class LiveOptions:
                 message = f"streams {taken[stream]} and {name}: expected a topic each, found {stream.topic!r} for both"
                 raise ConfigError(message)
             taken[stream] = name
+        if len({type(stream) for stream in inputs.values()}) > 1:
+            message = (
+                f"inputs: expected all on Kafka or all on Kinesis, since one reader has one order; found both: "
+                f"{', '.join(f'{name} = {told.topic!r}' for name, told in inputs.items())}"
+            )
+            raise ConfigError(message)
         for side, streams in (("inputs", inputs), ("outputs", outputs)):
-            kinds = {type(stream) for stream in streams.values()}
-            if len(kinds) > 1:
-                message = (
-                    f"{side}: expected all on Kafka or all on Kinesis, since one reader or writer has one order; found "
-                    f"both: {', '.join(f'{name} = {told.topic!r}' for name, told in streams.items())}"
-                )
-                raise ConfigError(message)
             names = [stream.topic for stream in streams.values()]
             for name, stream in streams.items():
                 if names.count(stream.topic) > 1:

@@ -1,6 +1,7 @@
 """What a live flow asks of its streams, whichever kind they are: `Reader`, `Publisher`, `Questions`.
 
-Kafka and Kinesis each have a class for each; tests/flows/test_connectors.py is the suite that both must pass.
+Kafka, Kinesis and logs in memory each have a class for each; tests/flows/test_connectors.py is the suite that all must
+pass, and with them the event files of a replay, which have a source and slots of their own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A stream's URL → where it stands: kafka://HOST:PORT[,HOST:PORT]/TOPIC, kinesis://STREAM[?region=REGION&...]."""
+"""A stream's URL → where it stands: kafka://HOST:PORT[,HOST:PORT]/TOPIC, kinesis://STREAM[?region=REGION&...].
+
+For programs that run a flow inside themselves, memory://NAME (flows/memory_streams.py).
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,18 @@ from schemas.errors import ConfigError
 
 KAFKA: Final = "kafka"
 KINESIS: Final = "kinesis"
+MEMORY: Final = "memory"
 SCHEMES: Final = (KAFKA, KINESIS)
-"""What this release can read and write live."""
+"""What a weir.toml may name."""
 _FORMS: Final = {
     KAFKA: "kafka://HOST:PORT[,HOST:PORT]/TOPIC",
     KINESIS: "kinesis://STREAM[?region=REGION][&endpoint=URL][&role=ARN][&external_id=TEXT][&poll_ms=NUMBER]",
+    MEMORY: "memory://NAME[?partitions=NUMBER]",
 }
 _ADDRESS: Final = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})\Z")
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}\Z")
 _STREAM: Final = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")
+_MEMORY: Final = re.compile(r"([A-Za-z0-9._-]{1,249})(?:\?partitions=(1000|[1-9][0-9]{0,2}))?\Z")
 _REGION: Final = re.compile(r"[a-z]{2}(?:-[a-z]+)+-[0-9]+\Z")
 _ROLE: Final = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]{1,512}\Z")
 _EXTERNAL_ID: Final = re.compile(r"[A-Za-z0-9+=,.@:/_-]{2,1224}\Z")
@@ -78,17 +84,37 @@ class KinesisStream:
         return self.region, self.endpoint, self.role, self.external_id
 
 
-Stream = KafkaStream | KinesisStream
+@dataclass(frozen=True, slots=True)
+class MemoryStream:
+    """A log in this process (flows/memory_streams.py).
+
+    Attributes:
+        name: Of the log.
+        partitions: How many it must have, None: as many as it has.
+    """
+
+    name: str
+    partitions: int | None = None
+
+    @property
+    def topic(self) -> str:
+        """What it is called where a topic is; no Kafka topic can have this name."""
+        return f"{MEMORY}:{self.name}"
+
+
+Stream = KafkaStream | KinesisStream | MemoryStream
 """What a URL can name; other schemes join here."""
 
 
 def url_fault(url: str) -> str | None:
     """What is wrong with a stream's URL, None when nothing is; for messages that list several faults."""
     scheme, found, rest = url.partition("://")
-    if not found or scheme not in SCHEMES:
+    if not found or scheme not in _FORMS:
         return f"the scheme must be {' or '.join(SCHEMES)}"
     if scheme == KINESIS:
         return _kinesis_fault(rest)
+    if scheme == MEMORY:
+        return None if _MEMORY.match(rest) else "the name is as a topic's; partitions 1 to 1000"
     hosts, _, topic = rest.partition("/")
     if "@" in rest:
         return "user and password stand in [kafka.security], never in a URL"
@@ -136,7 +162,7 @@ def _kinesis_fault(rest: str) -> str | None:
 
 def form_of(url: str) -> str:
     """The form that a URL of this scheme must have, or all forms."""
-    return _FORMS.get(url.partition("://")[0], " or ".join(_FORMS.values()))
+    return _FORMS.get(url.partition("://")[0], " or ".join(_FORMS[scheme] for scheme in SCHEMES))
 
 
 def without_user(url: str) -> str:
@@ -174,6 +200,9 @@ def parse_stream(name: str, url: str) -> Stream:
         message = f"stream {name}: expected a URL {form_of(url)}, found {without_user(url)!r}: {fault}"
         raise ConfigError(message)
     scheme, _, rest = url.partition("://")
+    if scheme == MEMORY:
+        name, _, partitions = rest.partition("?partitions=")
+        return MemoryStream(name, int(partitions) if partitions else None)
     if scheme == KINESIS:
         stream, _, query = rest.partition("?")
         told = dict(parse_qsl(query))

@@ -28,7 +28,8 @@ from typing import Any, Final
 
 import yaml
 
-from load_tests.kafka_broker import BrokerError, KafkaBroker, free_ports
+from load_tests.kafka_broker import BrokerError, KafkaBroker
+from load_tests.stand_ins import free_ports
 
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 _ABSOLUTE: Final = ("/opt/", "/tmp/", "/etc/weir", "/var/lib/weir")  # noqa: S108 - of the image

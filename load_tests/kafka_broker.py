@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
-import os
 import shutil
 import signal
 import socket
@@ -24,10 +22,12 @@ import tempfile
 import time
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final
+
+from load_tests.stand_ins import fetched, free_ports
 
 VERSION: Final = "4.0.0"
 """Of Kafka; its brokers need Java 17."""
@@ -56,11 +56,8 @@ def kafka_jars() -> Path:
         if shutil.which(tool) is None:
             message = f"Apache Kafka needs {tool}, found none on PATH; apt-get install {package}"
             raise BrokerError(message)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "weir" / "kafka"
-    jars = cache / VERSION
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # several test processes may ask at once
+    with fetched("kafka") as cache:
+        jars = cache / VERSION
         if not (jars / _MARK).exists():
             _download(cache, jars)
     return jars
@@ -244,18 +241,6 @@ class KafkaBroker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.kill()
-
-
-def free_ports(count: int) -> Iterator[int]:
-    """So many ports of 127.0.0.1 that nobody listens on; held until all are taken from here."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        yield from [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 def main() -> None:

@@ -12,11 +12,9 @@ The package is fetched once, by npm and the lock file beside, into the user's ca
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Mapping
@@ -27,6 +25,8 @@ from typing import Any, Final
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+
+from load_tests.stand_ins import fetched, free_ports
 
 HERE: Final = Path(__file__).resolve().parent / "kinesis"
 VERSION: Final = "0.6.2"
@@ -52,11 +52,9 @@ def kinesis_package() -> Path:
         if shutil.which(tool) is None:
             message = f"kinesis-local needs {tool}, found none on PATH; apt-get install nodejs npm"
             raise KinesisError(message)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "weir" / "kinesis"
-    folder = cache / VERSION
-    folder.mkdir(parents=True, exist_ok=True)
-    with (cache / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # several test processes may ask at once
+    with fetched("kinesis") as cache:
+        folder = cache / VERSION
+        folder.mkdir(exist_ok=True)
         if not (folder / _MARK).exists():
             for name in ("package.json", "package-lock.json"):
                 shutil.copy(HERE / name, folder / name)
@@ -84,7 +82,7 @@ class KinesisLocal:
             directory: For its output.
         """
         self._directory = directory
-        self._port, self._tls_port = free_port(), free_port()
+        self._port, self._tls_port = free_ports(2)
         self.endpoint = f"http://127.0.0.1:{self._port}"
         self.client = client_at(self.endpoint)
         self._process: subprocess.Popen[bytes] | None = None
@@ -228,10 +226,3 @@ class Tail:
                 if not answer["MillisBehindLatest"]:
                     break
         return self.records
-
-
-def free_port() -> int:
-    """A port of loopback that is free now."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])

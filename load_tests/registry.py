@@ -13,11 +13,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
-import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tarfile
@@ -27,6 +24,8 @@ import urllib.request
 from pathlib import Path
 from types import TracebackType
 from typing import Final
+
+from load_tests.stand_ins import fetched, free_ports
 
 VERSION: Final = "3.0.9"
 """Of Apicurio Registry; it needs Java 17."""
@@ -52,11 +51,8 @@ def registry_home() -> Path:
         if shutil.which(tool) is None:
             message = f"Apicurio needs {tool}, found none on PATH; apt-get install {package}"
             raise RegistryUnavailableError(message)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "weir" / "apicurio"
-    home = cache / VERSION
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # several test processes may ask at once
+    with fetched("apicurio") as cache:
+        home = cache / VERSION
         if not (home / _MARK).exists():
             _download(cache, home)
     return home
@@ -92,7 +88,8 @@ class ApicurioRegistry:
             port: On 127.0.0.1; default: a free one.
         """
         self._directory = directory
-        self._port = port if port is not None else _free_port()
+        (free,) = free_ports(1)
+        self._port = port if port is not None else free
         self.url = f"http://127.0.0.1:{self._port}{_API}"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -139,12 +136,6 @@ class ApicurioRegistry:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def main() -> None:

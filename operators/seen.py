@@ -23,6 +23,7 @@ from typing import Any, Final
 import msgspec
 import xxhash
 
+from operators.held import Held, decode_held, held_of
 from operators.inflight import DEAD_LETTER, LABEL, OUTCOME, InFlight
 from operators.lessons import SEED as SAMPLE_SEED
 from schemas.events import Label, Outcome, Tick, Transaction
@@ -74,20 +75,10 @@ class _Seen(msgspec.Struct, array_like=True, gc=False):
     given: _Given | None = None
 
 
-class _Held(msgspec.Struct, array_like=True, gc=False):
-    """An outcome that waits for its payment."""
-
-    outcome: Outcome
-    topic: str
-    partition: int
-    offset: int
-
-
 _encode = msgspec.msgpack.Encoder().encode
 # The order of a map's entries is not content: a sender may write a retry's attributes in another one.
 _encode_content = msgspec.msgpack.Encoder(order="deterministic").encode
 _decode_seen = msgspec.msgpack.Decoder(_Seen).decode
-_decode_held = msgspec.msgpack.Decoder(list[_Held]).decode
 
 
 class Seen:
@@ -146,9 +137,7 @@ class Seen:
         for place, one in enumerate(held):
             made = self._label(records, key, fresh, one.outcome)
             if made is not None:
-                labels.append(
-                    _behind(item, (*item.order, place), made, fresh.keys, (one.topic, one.partition, one.offset))
-                )
+                labels.append(_behind(item, (*item.order, place), made, fresh.keys, one.origin))
         return labels
 
     def _outcome(self, records: _Records, item: InFlight, event: Outcome) -> Iterable[InFlight]:
@@ -157,7 +146,7 @@ class Seen:
         if known is None:
             held = records.held(key)
             if all(one.outcome.outcome_id != event.outcome_id for one in held):
-                records.put_held(key, [*held, _Held(event, *item.origin)])
+                records.put_held(key, [*held, held_of(item, event)])
                 records.put(b"w" + item.ingested_at_us.to_bytes(8, "big") + key, b"")
             return ()
         made = self._label(records, key, known, event)
@@ -255,9 +244,8 @@ class Seen:
             for index_key in page:
                 key = index_key[9:]
                 for place, one in enumerate(records.held(key)):
-                    origin = (one.topic, one.partition, one.offset)
                     order = (*item.order, int.from_bytes(index_key[1:9], "big"), xxhash.xxh64_intdigest(key), place)
-                    dead = InFlight(OUTCOME, order, one.outcome, origin, item.ingested_at_us, [], [])
+                    dead = InFlight(OUTCOME, order, one.outcome, one.origin, item.ingested_at_us, [], [])
                     _bury(dead, "UNMATCHED_OUTCOME", "no payment with this transaction_id was seen")
                     buried.append(dead)
                 records.put_held(key, [])
@@ -303,7 +291,7 @@ class _Records:
     def __init__(self, store: StepStore, batch: list[InFlight]) -> None:
         self._store = store
         self._seen: dict[bytes, _Seen | None] = {}
-        self._held: dict[bytes, list[_Held]] = {}
+        self._held: dict[bytes, list[Held]] = {}
         self._writes: dict[bytes, bytes | None] = {}
         self._any_held = store.memo.get("any_held", True)
         names = []
@@ -328,13 +316,13 @@ class _Records:
             self.load([name])
         return self._seen[name]
 
-    def held(self, name: bytes) -> list[_Held]:
+    def held(self, name: bytes) -> list[Held]:
         """Outcomes that wait for this payment."""
         if name not in self._held:
             if not self.any_held():
                 return []
             record = self._store.get_many([b"o" + name])[0]
-            self._held[name] = _decode_held(record) if record else []
+            self._held[name] = decode_held(record) if record else []
         return self._held[name]
 
     def any_held(self) -> bool:
@@ -352,7 +340,7 @@ class _Records:
         self._seen[name] = None
         self._writes[b"s" + name] = None
 
-    def put_held(self, name: bytes, held: list[_Held]) -> None:
+    def put_held(self, name: bytes, held: list[Held]) -> None:
         self._held[name] = held
         self._writes[b"o" + name] = _encode(held) if held else None
         if held:

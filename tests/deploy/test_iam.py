@@ -7,6 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from flows.learn import LEARNS
+from flows.live_options import DECIDES
+
 
 def _statements(root: Path, name: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads((root / "deploy" / "iam" / name).read_text())["Statement"]
@@ -16,11 +19,23 @@ def _statements(root: Path, name: str) -> list[dict[str, Any]]:
 def test_the_policy_grants_the_calls_that_the_connector_makes(root: Path) -> None:
     called: set[str] = set()
     for module in sorted((root / "flows").glob("kinesis_*.py")):
-        called |= set(re.findall(r"client\.([a-z_]+)\(", module.read_text()))
+        called |= set(re.findall(r"client(?:s\[\w+\])?\.([a-z_]+)\(", module.read_text()))
     wanted = {"kinesis:" + "".join(word.capitalize() for word in name.split("_")) for name in called}
-    by_name = {one["Sid"]: set(one["Action"]) for one in _statements(root, "weir-decide.json")}
-    assert by_name["WriteOutputsAndReadThemBack"] == wanted
-    assert by_name["ReadInputs"] == wanted - {"kinesis:PutRecords"}
+    for name in ("weir-decide.json", "weir-learn.json"):
+        by_name = {one["Sid"]: set(one["Action"]) for one in _statements(root, name)}
+        assert by_name["WriteOutputsAndReadThemBack"] == wanted
+        assert by_name["ReadInputs"] == wanted - {"kinesis:PutRecords"}
+
+
+def test_the_policies_name_the_streams_of_each_command(root: Path) -> None:
+    def streams(name: str, sid: str) -> set[str]:
+        (statement,) = (one for one in _statements(root, name) if one["Sid"] == sid)
+        return {one.rpartition("stream/")[2].replace("-", "_") for one in statement["Resource"]}
+
+    assert streams("weir-decide.json", "ReadInputs") == set(DECIDES.inputs)
+    assert streams("weir-decide.json", "WriteOutputsAndReadThemBack") == set(DECIDES.outputs)
+    assert streams("weir-learn.json", "ReadInputs") == set(LEARNS.inputs)
+    assert streams("weir-learn.json", "WriteOutputsAndReadThemBack") == set(LEARNS.outputs) - set(LEARNS.optional)
 
 
 def test_no_policy_grants_whole_services_or_everything(root: Path) -> None:

@@ -78,6 +78,7 @@ class KinesisLive(Live):
         shards: int = 1,
         endpoint: str | None = None,
         inputs: tuple[str, ...] = STREAMS,
+        output_shards: int | None = None,
         **told: Any,
     ) -> None:
         self.server = server
@@ -85,8 +86,8 @@ class KinesisLive(Live):
         self.directory = directory
         self._tails: dict[str, Tail] = {}
         self.topics = {name: f"{name}-{uuid.uuid4().hex[:8]}" for name in (*inputs, *OUTPUTS)}
-        for name in self.topics.values():
-            server.make(name, shards)
+        for stream, name in self.topics.items():
+            server.make(name, output_shards or shards if stream in OUTPUTS else shards)
 
         def url(name: str) -> str:
             return server.url(self.topics[name]).replace(server.endpoint, endpoint or server.endpoint)

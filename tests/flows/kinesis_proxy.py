@@ -23,11 +23,17 @@ def fault(name: str, status: int = 400) -> Answer:
     return status, {"__type": name, "message": f"{name} of the test"}
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """A client that has left before its answer came is none of a test's business."""
+
+
 class Proxy:
     """Forwards, but for actions that have a rule.
 
     Attributes:
         endpoint: Its URL.
+        down: While it is set, no request is answered.
         rules: By action, such as GetRecords.
         seen: How often each action was asked for.
         keys: Ids of the access keys that requests were signed with.
@@ -35,10 +41,11 @@ class Proxy:
 
     def __init__(self, endpoint: str) -> None:
         self.rules: dict[str, Rule] = {}
+        self.down = threading.Event()
         self.seen: Counter[str] = Counter()
         self.keys: Counter[str] = Counter()
         self._behind = urlsplit(endpoint).netloc
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = _Server(("127.0.0.1", 0), self._handler())
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
@@ -66,7 +73,9 @@ class Proxy:
 
                 rule = proxy.rules.get(action)
                 request = json.loads(body)
-                answer = ask(request) if rule is None else rule(request, ask)
+                answer = None
+                if not proxy.down.is_set():
+                    answer = ask(request) if rule is None else rule(request, ask)
                 if answer is None:
                     self.close_connection = True
                     self.connection.close()

@@ -33,7 +33,7 @@ def main() -> None:
             group="weir-learn",
             refresh_s=1.0,
             sides=LEARNS,
-            settle_s=0.3,
+            settle_s=told.get("settle_s", 0.3),
         )
         try:
             with Watchdog(run.pulse, run.stats, 60.0, "weir"):

@@ -20,7 +20,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from load_tests.kafka_broker import free_ports
+from load_tests.stand_ins import free_ports
 from tests.certificates import certificates
 from tests.flows.traffic import payment, write_profile
 from tests.kafka import make_topic, own_broker, read_all, send

@@ -20,7 +20,8 @@ from flows.config import load_config
 from flows.kafka_admin import Admin
 from flows.kafka_properties import kafka_properties
 from flows.topics_cli import topics_app
-from load_tests.kafka_broker import free_ports, java_command
+from load_tests.kafka_broker import java_command
+from load_tests.stand_ins import free_ports
 from schemas.codec import CONTRACTS
 from schemas.errors import ConfigError, StreamError
 from schemas.wire_avro import FingerprintDecoder, FingerprintEncoder

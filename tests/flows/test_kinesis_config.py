@@ -63,12 +63,14 @@ def test_a_url_says_all_there_is_to_say() -> None:
     assert parse_stream("t", "kinesis://payments").topic == "kinesis:payments"
 
 
-def test_the_streams_of_a_side_are_of_one_kind(tmp_path: Path) -> None:
+def test_inputs_are_of_one_kind_and_outputs_may_differ(tmp_path: Path) -> None:
     outputs = {"decisions": "kafka://a:1/d", "dead_letters": "kafka://a:1/l"}
     mixed = {"transactions": "kinesis://t?region=eu-west-1", "device_events": "kafka://a:1/e"}
+    both = {"decisions": "kafka://a:1/d", "dead_letters": "kinesis://l?region=eu-west-1"}
     with pytest.raises(ConfigError, match=r"inputs: expected all on Kafka or all on Kinesis.*kinesis:t"):
         LiveOptions(tmp_path, mixed, outputs).streams()
     LiveOptions(tmp_path, {"transactions": mixed["transactions"]}, outputs).streams()
+    LiveOptions(tmp_path, {"transactions": mixed["transactions"]}, both).streams()
     twice = {"transactions": "kinesis://t?region=eu-west-1", "device_events": "kinesis://t?region=eu-west-2"}
     with pytest.raises(ConfigError, match="two streams are called 'kinesis:t'"):
         LiveOptions(tmp_path, twice, outputs).streams()
@@ -173,5 +175,10 @@ def test_what_kinesis_has_not_is_refused(kinesis: KinesisLocal, tmp_path: Path) 
         open_publisher(options.streams()[1], options, Run(), {})
     config = _config(kinesis, tmp_path, kinesis.endpoint)
     config = replace(config, streams={**config.streams, "outcomes": kinesis.url("o")})
-    with pytest.raises(ConfigError, match="only topics of Kafka will do here"):
+    with pytest.raises(ConfigError, match=r"learn\.settle is 1 s; expected at least 2 s with streams of Kinesis"):
         learner_config(config)
+    settled = replace(config, learn=replace(config.learn, settle_s=3.0))
+    assert learner_config(settled).streams["outcomes"].startswith("kinesis://")
+    models = replace(settled, streams={**settled.streams, "models": kinesis.url("m")})
+    with pytest.raises(ConfigError, match=r"stream models: expected a URL kafka://.*only topics of Kafka will do here"):
+        learner_config(models)

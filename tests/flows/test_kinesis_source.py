@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -234,6 +236,38 @@ def test_a_child_whose_parent_another_process_reads_waits_until_its_end_is_commi
     first.close()
     second.close()
     scene.check()
+
+
+def test_records_that_settle_are_read_in_the_order_of_their_arrival_however_late_a_shard_answers(
+    scene: Scene, proxy: Proxy
+) -> None:
+    rng = random.Random(4)
+
+    def late(request: dict[str, Any], ask: Ask) -> Answer:
+        time.sleep(rng.uniform(0.0, 0.3))
+        return ask(request)
+
+    start = scene.begun()
+    options = replace(scene.options(), settle_s=4.0)
+    reader = KinesisReader(options, [scene.stream], start, scene.run, dict)
+    scene.until([reader], lambda: all(one.batch is None for one in reader._pollers.values()))
+    proxy.rules["GetRecords"] = late
+    arrived: list[tuple[int, int]] = []
+    for number in range(24):
+        scene.client.put_record(StreamName=scene.name, PartitionKey=f"key-{number % 5}", Data=str(number).encode())
+        time.sleep(0.02)
+    limit = time.monotonic() + WAIT_S
+    found: list[int] = []
+    while len(found) < 24:
+        assert time.monotonic() < limit
+        for record in reader.messages(7):
+            found.append(int(record.value()))
+            arrived.append((record.timestamp()[1], record.partition()))
+        time.sleep(0.005)
+    reader.close()
+    assert arrived == sorted(arrived)
+    assert len({shard for _, shard in arrived}) == 2
+    assert sorted(found) == list(range(24))
 
 
 def test_three_processes_share_eight_shards(kinesis: KinesisLocal, proxy: Proxy, tmp_path: Path) -> None:
