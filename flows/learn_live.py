@@ -14,10 +14,14 @@ from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
     from flows.config import Config
+    from flows.learn import Believe
     from flows.live_options import LiveOptions
     from flows.live_process import LiveProcess
+    from flows.model_hooks import ModelHooks
+    from operators.releases import Release
+    from schemas.signing import SigningKeys
 
-_PUBLISHED: Final = ("labelled_outcome", "dead_letter", "model_release")
+_PUBLISHED: Final = ("labelled_outcome", "dead_letter", "model_release", "alert")
 """Contracts that `weir learn` publishes."""
 
 
@@ -47,8 +51,9 @@ def learner_config(config: Config) -> Config:
     if "outcomes" not in config.streams:
         message = f"{config.path}: streams.outcomes is missing; expected a topic of outcomes to learn from"
         raise ConfigError(message)
-    for name in ("decisions", "outcomes", "labelled_outcomes", "dead_letters"):
-        kafka_stream(name, config.streams[name])  # weir learn tells its records apart by headers
+    for name in ("decisions", "outcomes", "labelled_outcomes", "dead_letters", "alerts", "models"):
+        if name in config.streams:
+            kafka_stream(name, config.streams[name])  # weir learn tells its records apart by headers
     learn, state = config.learn, config.state
     backup_to = None if state.backup_to is None else f"{state.backup_to.rstrip('/')}/learn"
     return replace(
@@ -75,18 +80,37 @@ def learn_live(process: LiveProcess) -> None:
     from flows.learn import LearnOptions, run_learn  # noqa: PLC0415
 
     config, profile, hooks = process.config, process.profile, process.metrics
-    announce = None
+    announce, believe = None, None
     if MODELS in config.streams and profile.learning.model is not None:
         store, keys = artefact_store(config), model_keys(config)
-        announce = Announcer(store, keys, profile.features, config.learn.announce, hooks)
+        announce = Announcer(store, keys, profile.features, hooks)
+        believe = _believer(keys, hooks)
     learn = LearnOptions(
         unmatched_us=round(config.learn.unmatched_after_s * 1e6),
         release_every_us=round(config.learn.release_every_s * 1e6),
         announce=announce,
+        announces=config.learn.announce,
+        believe=believe,
         pending=hooks.pending,
         learned=hooks.learned,
     )
     run_learn(profile, _options(process, announces=announce is not None), learn, process.run)
+
+
+def _believer(keys: SigningKeys, hooks: ModelHooks) -> Believe:
+    from flows.logs import event_log, fields  # noqa: PLC0415  # as above
+    from flows.releases import believed  # noqa: PLC0415
+
+    log = event_log("models")
+
+    def believe(payload: bytes | dict[str, Any], offset: int) -> Release | None:
+        def refused(reason: str, told: str) -> None:
+            hooks.model_load(reason, 0.0, 0, False)
+            log.error("release_refused", extra=fields(reason=reason, told=f"models, offset {offset}: {told}"))
+
+        return believed(payload, offset, keys, refused)
+
+    return believe
 
 
 def _options(process: LiveProcess, *, announces: bool) -> LiveOptions:
@@ -94,14 +118,16 @@ def _options(process: LiveProcess, *, announces: bool) -> LiveOptions:
     from flows.decide_live import client_properties, wire_of  # noqa: PLC0415
     from flows.decision_input import MOST_BYTES  # noqa: PLC0415
     from flows.learn import LEARNS  # noqa: PLC0415
-    from flows.live_options import LiveOptions  # noqa: PLC0415
+    from flows.live_options import MODELS, LiveOptions  # noqa: PLC0415
 
     config = process.config
-    inputs: dict[str, Any] = {name: config.streams[name] for name in LEARNS.inputs}
+    inputs: dict[str, Any] = {
+        name: config.streams[name] for name in LEARNS.inputs if name != MODELS or (announces and name in config.streams)
+    }
     outputs = {
         name: config.streams[name]
         for name in LEARNS.outputs
-        if name in config.streams and (announces or name not in LEARNS.optional)
+        if name in config.streams and (announces or name != MODELS)
     }
     decoders, encoder = wire_of(config.wire, inputs, _PUBLISHED)
     return LiveOptions(

@@ -177,6 +177,6 @@ def _model(state: Path) -> bytes:
     for name in shard_names_in(state / "shards"):
         with RawShard(state / "shards" / name, None, format_of) as raw:
             if "learn" in raw.steps:
-                found += [record for key, record in raw.records("learn", b"M", b"N") if key == b"M"]
+                found += [record for _, record in raw.records("learn", b"M", b"N")]
     assert len(found) == 1
     return found[0]

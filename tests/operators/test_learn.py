@@ -31,7 +31,7 @@ def declared(tmp_path: Path) -> Declared:
 
 
 def _learn(declared: Declared, every_us: int | None = 10 * S) -> Learn:
-    return Learn(declared[0], restore_model(*declared), every_us)
+    return Learn(declared[0], {"m": restore_model(*declared)}, every_us)
 
 
 def _label(features: FeatureSet, number: int, rng: random.Random, *, own: bool = True) -> InFlight:
@@ -50,7 +50,13 @@ def _label(features: FeatureSet, number: int, rng: random.Random, *, own: bool =
         values = features.new_values()
         values[0] = rng.lognormvariate(3 if fraud else 2, 1)
         item.known = values
-    item.detail = {"score": 0.5, "decided_at": number * S, "label": "fraud", "action": "approve"}
+    item.detail = {
+        "score": 0.5,
+        "decided_at": number * S,
+        "label": "fraud",
+        "action": "approve",
+        "versions": {"model_id": "m"},
+    }
     return item
 
 
@@ -88,7 +94,7 @@ def test_the_model_and_its_releases_do_not_depend_on_batches_or_on_where_it_was_
         learn.on_snapshot(other)
         other = other.reopened(other.commit())
         learn = _learn(declared)
-    assert store.as_dict()[b"M"] == other.as_dict()[b"M"]
+    assert store.as_dict()[b"Mm"] == other.as_dict()[b"Mm"]
     assert [(one.sha256, one.version, one.created_at_us) for one in _made(cut)] == [
         (one.sha256, one.version, one.created_at_us) for one in whole
     ]
@@ -115,7 +121,7 @@ def test_labels_of_another_feature_set_pass_by_and_an_untrained_model_is_not_rel
 
 
 def test_without_a_model_labels_pass_through(declared: Declared) -> None:
-    learn, store = Learn(declared[0], None, None), DictStore()
+    learn, store = Learn(declared[0], {}, None), DictStore()
     items = _items(declared[0])
     assert learn.on_batch(store, items) == items
     learn.on_snapshot(store)
