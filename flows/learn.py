@@ -96,8 +96,8 @@ def run_learn(profile: Profile, options: LiveOptions, learn: LearnOptions, run: 
     loop = profile.learning.loop
     if loop.canary is not None and learn.announce is not None and learn.announces != CHAMPION:
         message = (
-            f"{profile.name}/learning.toml declares [canary], and learn.announce is {learn.announces!r}, by which nothing "
-            'decides unless a person says so; expected learn.announce = "champion", or no [canary]'
+            f"{profile.name}/learning.toml declares [canary], and learn.announce is {learn.announces!r}, by which "
+            'nothing decides unless a person says so; expected learn.announce = "champion", or no [canary]'
         )
         raise ConfigError(message)
     if loop.promotion is not None and learn.announce is None:
