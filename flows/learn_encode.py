@@ -92,7 +92,7 @@ class LearnEncode:
 
     def _alert(self, item: InFlight, alert: dict[str, Any]) -> LivePublication | None:
         told = {name: alert[name] for name in ("kind", "severity", "subject", "measured", "threshold", "evidence")}
-        self._log.warning("alert", extra=fields(**told, alert_id=alert["alert_id"], runbook=alert["runbook"]))
+        self._log.info("alert", extra=fields(**told, alert_id=alert["alert_id"], runbook=alert["runbook"]))
         if not self._alerts:
             return None
         identity = alert_identity(alert["alert_id"])

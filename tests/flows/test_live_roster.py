@@ -63,14 +63,16 @@ class Bench:
         self.announcer = Announcer(self.store, model_keys(config), self.profile.features)
         self.keys = model_keys(config)
 
-    def model(self, name: str, seed: int) -> Model:
-        """A trained one."""
+    def model(self, name: str, seed: int, *, turned: bool = False) -> Model:
+        """A trained one: large amounts are fraud, or small ones."""
         rng = random.Random(seed)
         model = self.profile.restores()[name](None)
-        for _ in range(60):
+        slots = self.profile.features.slots
+        for _ in range(300):
             values = self.profile.features.new_values()
-            fraud = rng.random() < 0.4
-            values[0] = rng.lognormvariate(5 if fraud else 3, 1)
+            fraud = rng.random() < 0.5
+            values[slots["channel"]] = rng.choice(["card_present", "ecommerce", "wallet"])
+            values[slots["amount"]] = rng.lognormvariate(7 if fraud != turned else 3, 1)
             model.learn_one(values, fraud, 1.0)
         return model
 
@@ -106,8 +108,12 @@ def _hash(loop: Loop, decide: Any) -> str:
     return str(_paid(loop, decide, account_id="A-champion")[0]["versions"]["model_hash"])
 
 
-def _refused(loop: Loop, reason: str) -> Callable[[], bool]:
-    return lambda: f'"reason": "{reason}"' in loop.log("decide").replace('":"', '": "')
+def _refused(loop: Loop, reason: str, times: int = 1) -> Callable[[], bool]:
+    """Whether decide has refused so many releases for this."""
+    return lambda: any(
+        f'result="{reason}"' in line and float(line.split()[-1]) >= times
+        for line in loop.metric("decide", "weir_model_loads_total")
+    )
 
 
 def test_rivals_score_in_the_shadow_a_canary_decides_its_accounts_and_what_is_refused_costs_only_itself(
@@ -145,9 +151,9 @@ def test_rivals_score_in_the_shadow_a_canary_decides_its_accounts_and_what_is_re
         assert _hash(loop, decide) == champion, reason
     bench.announce(bench.model("test-linear", 1), "champion")  # and is champion again, of the topic's as well
     # A rival that is refused costs nothing but itself; one that is not scores in the shadow.
-    rival = bench.model("rival", 2)
+    rival = bench.model("rival", 2, turned=True)
     bench.announce(rival, "canary", sha256=altered.artefact_hash())
-    wait_until([decide], lambda: loop.log("decide").count("announced as canary") >= 1)
+    wait_until([decide], _refused(loop, "altered", 2))
     (decision,) = _paid(loop, decide)
     assert (decision["role"], decision["challenger_scores"]) == ("champion", [])
     bench.announce(rival, "challenger")
