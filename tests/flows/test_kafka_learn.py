@@ -223,7 +223,7 @@ sample = 0.5
 
 
 def _is_fraud(decision: dict[str, Any]) -> bool:
-    return sum(decision["transaction_id"].encode()) % 5 == 0
+    return sum(str(decision["transaction_id"]).encode()) % 5 == 0
 
 
 def _scored(decision: dict[str, Any]) -> dict[str, Any]:

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from operators.features import FeatureSet, load_feature_set
-from operators.inflight import LABEL, RELEASE, TICK, InFlight
-from operators.learn import Learn, Made
+from operators.inflight import ALERT, LABEL, PAYMENT, RELEASE, TICK, InFlight
+from operators.learn import SHADOWS, Learn, Made
 from operators.learning import LearningConfig, load_learning
 from operators.model import restore_model
 from schemas.events import Label, Tick
@@ -126,3 +127,107 @@ def test_without_a_model_labels_pass_through(declared: Declared) -> None:
     assert learn.on_batch(store, items) == items
     learn.on_snapshot(store)
     assert not store.as_dict()
+
+
+def _rivals(tmp_path: Path) -> Declared:
+    """A champion that knows nothing, a canary that knows the amount; blocks of ten seconds; drift watched."""
+    path = tmp_path / "features.toml"
+    path.write_text(
+        'id = "f"\nbase_currency = "EUR"\n[entities.account]\nkey = "account_id"\nwindows = ["1h"]\n'
+        'amount = ["count"]\n'
+    )
+    features = load_feature_set(path)
+    model = '\nid = "{}"\nversion = "1"\nfeatures = ["{}"]\nmin_labels = 5\n'
+    (tmp_path / "learning.toml").write_text(
+        f"[model]{model.format('m', 'account.count_1h')}[[challengers]]{model.format('r', 'amount')}"
+        '[canary]\nmodel = "r"\nshare = 0.1\nsalt = "s"\n'
+        '[promotion]\nblock = "10s"\nmin_frauds = 3\nlevel = 0.3\nperiod = "20s"\n'
+        '[drift]\nfeatures = ["amount"]\nwarm_up = "1s"\nreference = "3d"\nsample = 1.0\nmin_payments = 20\n'
+    )
+    return features, load_learning(tmp_path / "learning.toml", features)
+
+
+def _several(declared: Declared) -> Learn:
+    features, config = declared
+    restores = {"m": restore_model(features, config)}
+    rival = replace(config, model=config.challengers[0])
+    restores["r"] = restore_model(features, rival)
+    return Learn(features, restores, 10 * S, loop=config.loop)
+
+
+def _known(features: FeatureSet) -> list[InFlight]:
+    """Labels of payments that the rival saw through, and ticks."""
+    rng = random.Random(4)
+    items = []
+    for number in range(1, 401):
+        item = _label(features, number, rng)
+        label: Any = item.event
+        detail: Any = item.detail
+        detail[SHADOWS] = [("r", 0.9 if label.fraud else 0.1)]
+        items.append(item)
+        if number % 5 == 0:
+            items.append(_tick(number))
+    return items
+
+
+def test_all_models_learn_and_a_better_canary_is_promoted_however_the_labels_are_cut(tmp_path: Path) -> None:
+    declared = _rivals(tmp_path)
+    features = declared[0]
+    store, other = DictStore(), DictStore()
+    once = _several(declared)
+    whole = once.on_batch(store, _known(features))
+    once.on_snapshot(store)
+    cut: list[InFlight] = []
+    rng, items = random.Random(5), _known(features)
+    while items:
+        size = rng.randrange(1, 40)
+        learn = _several(declared)
+        cut += learn.on_batch(other, items[:size])
+        items = items[size:]
+        learn.on_snapshot(other)
+        other = other.reopened(other.commit())
+    assert store.as_dict() == other.as_dict()
+    assert {b"Mm", b"Mr", b"Am", b"Ar", b"R", b"H"} <= store.as_dict().keys()
+
+    def told(items: list[InFlight]) -> list[Any]:
+        made = [(one.model_id, one.stage, one.change, one.created_at_us, one.sha256) for one in _made(items)]
+        return [made, [item.detail for item in items if item.kind == ALERT]]
+
+    assert told(cut) == told(whole)
+    made, alerts = told(whole)
+    assert [(one["kind"], one["subject"]) for one in alerts] == [("model_promoted", "r")]
+    moves = [one[:3] for one in made if one[2] != "release"]
+    assert moves == [("r", "champion", "promote")]
+    stages = [one[:2] for one in made]
+    assert stages[:2] == [("m", "champion"), ("r", "canary")]
+    assert stages[-2:] == [("m", "challenger"), ("r", "champion")]
+    (promoted,) = [one for one in _made(whole) if one.change == "promote"]
+    assert promoted.before is not None
+    assert promoted.before[1] in {one.sha256 for one in _made(whole) if (one.model_id, one.stage) == ("m", "champion")}
+    assert promoted.evidence is not None
+    assert promoted.evidence["evidence_measured"] <= promoted.evidence["evidence_threshold"]
+
+
+def test_what_challengers_said_goes_no_further_and_payments_are_watched_for_drift(tmp_path: Path) -> None:
+    declared = _rivals(tmp_path)
+    features = declared[0]
+    learn, store = _several(declared), DictStore()
+    (label, *_) = learn.on_batch(store, _known(features)[:1])
+    detail: Any = label.detail
+    assert SHADOWS not in detail
+    day = 86_400
+    rng, out = random.Random(6), []
+    for number in range(9):
+        items = []
+        for at in range(200):
+            values = features.new_values()
+            values[0] = rng.lognormvariate(3, 1) * (1 if number < 5 else 40)
+            item = InFlight(PAYMENT, (number, at), None, ("decisions", 0, at), number * day * S, [], values)
+            item.detail = 0.1
+            items.append(item)
+        out += learn.on_batch(store, [*items, _tick((number + 1) * day)])
+        learn.on_snapshot(store)
+        store, learn = store.reopened(store.commit()), _several(declared)
+    assert not [item for item in out if item.kind == PAYMENT]
+    drifts: list[Any] = [item.detail for item in out if item.kind == ALERT]
+    assert [(one["kind"], one["subject"]) for one in drifts] == [("feature_drift", "amount")]
