@@ -20,6 +20,7 @@ from operators.learn import LearnLedger, Made
 from operators.model import Model
 from operators.releases import message_key
 from operators.roster import Roster
+from schemas.errors import ConfigError
 from schemas.signing import SIGNATURE
 from state.artefacts import ArtefactStore
 from tests.flows.learning_loop import Loop
@@ -178,6 +179,18 @@ def test_rivals_score_in_the_shadow_a_canary_decides_its_accounts_and_what_is_re
         assert one["action"] == _action(bench, one, one["score"])
         assert len(one["challenger_scores"]) == 1
     assert {one["role"] for one in made} == {"champion", "canary"}
+    # A person sends it back, and lets it decide again.
+    who = ("--author", "tester", "--reason", "the test says so")
+    assert "challenger is rival 1+300" in loop.weir("withdraw", *who)
+    wait_until([decide], lambda: {one["role"] for one in _paid(loop, decide, 15)} == {"champion"})
+    with pytest.raises(ConfigError, match="there is no canary"):
+        loop.weir("withdraw", *who)
+    with pytest.raises(ConfigError, match="expected a rival of the champion"):
+        loop.weir("canary", champion, *who)
+    loop.weir("canary", canary[:12], *who)
+    wait_until([decide], lambda: any(one["role"] == "canary" for one in _paid(loop, decide, 10)))
+    listed = {line.split()[0]: line for line in loop.weir("list").splitlines()}
+    assert listed[canary[:12]].endswith("  canary")
     # The canary is promoted; the champion before it goes on in the shadow.
     bench.announce(bench.model("rival", 4), "champion")
     wait_until([decide], lambda: _paid(loop, decide)[0]["versions"]["model_id"] == "rival")
