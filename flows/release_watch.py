@@ -187,6 +187,8 @@ class ReleaseWatch:
         key = (release.sha256, release.offset)
         if key in self._refusals or time.monotonic() < self._retry_at.get(release.sha256, 0.0):
             return None
+        if not self._thread.is_alive():  # at the start: afterwards the pulse is that of the flow's thread
+            self._run.pulse.beat(f"loading {release.name}")
         began = time.monotonic()
         try:
             model, size = self._load(release)

@@ -286,16 +286,3 @@ def test_a_better_canary_is_promoted_once_by_evidence_and_not_while_a_person_has
 
 def _last(loop: Loop) -> dict[str, Any]:
     return max(loop.decisions().values(), key=lambda one: one["decided_at"])
-
-
-def test_a_canary_where_nothing_may_decide_without_a_person_is_refused(kafka: str, tmp_path: Path) -> None:
-    loop = Loop(kafka, tmp_path, announce="challenger", learning=CHALLENGER + CANARY)
-    learn = loop.start("learn")
-    assert learn.wait(60) == 2
-    assert "learn.announce is 'challenger', by which nothing decides" in loop.log("learn")
-
-
-@pytest.fixture(autouse=True)
-def _java(kafka: str) -> None:
-    """All of this wants a broker."""
-    assert kafka

@@ -12,6 +12,7 @@ from operators.inflight import ALERT, LABEL, PAYMENT, RELEASE, TICK, InFlight
 from operators.learn import SHADOWS, Learn, Made
 from operators.learning import LearningConfig, load_learning
 from operators.model import restore_model
+from operators.releases import Release
 from schemas.events import Label, Tick
 from state.testing import DictStore
 
@@ -231,3 +232,41 @@ def test_what_challengers_said_goes_no_further_and_payments_are_watched_for_drif
     assert not [item for item in out if item.kind == PAYMENT]
     drifts: list[Any] = [item.detail for item in out if item.kind == ALERT]
     assert [(one["kind"], one["subject"]) for one in drifts] == [("feature_drift", "amount")]
+
+
+def test_what_a_person_ordered_on_the_topic_of_releases_is_heard_and_goes_no_further(tmp_path: Path) -> None:
+    declared = _rivals(tmp_path)
+    features = declared[0]
+    learn, store = _several(declared), DictStore()
+    items = _known(features)
+    record = {
+        "model_id": "m",
+        "version": "1",
+        "stage": "champion",
+        "sha256": "m" * 64,
+        "origin": "human",
+        "frozen": True,
+    }
+    order = InFlight(RELEASE, (60, 0), None, ("models", 0, 0), 60 * S, [], [])
+    order.detail = Release(record, 0)
+    refused = InFlight(RELEASE, (60, 1), None, ("models", 0, 1), 60 * S, [], [])  # detail None: not believed
+    out = learn.on_batch(store, [*items[:60], order, refused, *items[60:]])
+    assert not [item for item in out if item.kind == ALERT]
+    assert {one.change for one in _made(out)} == {"release"}
+    assert all(isinstance(item.detail, Made) for item in out if item.kind == RELEASE)
+    # It is still frozen after a restart, and after a change of the feature set, which drops models and evidence.
+    learn.on_snapshot(store)
+    store = store.reopened(store.commit())
+    path = tmp_path / "features.toml"
+    path.write_text(path.read_text().replace('["1h"]', '["1h", "2h"]'))
+    changed = load_feature_set(path)
+    anew = changed, load_learning(tmp_path / "learning.toml", changed)
+    out = _several(anew).on_batch(store, _known(changed))
+    assert {one.change for one in _made(out)} == {"release"}
+    assert {one.labels for one in _made(out)[:2]} == {10}
+
+
+def test_where_nothing_decides_without_a_person_all_releases_are_challengers(declared: Declared) -> None:
+    learn = Learn(declared[0], {"m": restore_model(*declared)}, 10 * S, announces="challenger")
+    assert {one.stage for one in _made(learn.on_batch(DictStore(), _items(declared[0])))} == {"challenger"}
+    assert {one.stage for one in _made(_learn(declared).on_batch(DictStore(), _items(declared[0])))} == {"champion"}

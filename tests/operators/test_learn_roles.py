@@ -9,7 +9,7 @@ import pytest
 
 from operators.learn_roles import Roles, Sent
 from operators.loop_config import CanaryConfig, LoopConfig, PromotionConfig
-from operators.releases import AUTOMATIC, HUMAN, LEARN, Release
+from operators.releases import AUTOMATIC, HUMAN, LEARN, Release, ReleaseLog
 
 DAY = 86_400_000_000
 LOOP = LoopConfig(canary=CanaryConfig(0.1, "s", "b"), promotion=PromotionConfig(min_frauds=5, period_us=DAY))
@@ -145,3 +145,82 @@ def test_where_nothing_decides_without_a_person_nobody_moves() -> None:
     assert not bare.observe(0, fraud=True, weight=1.0, scores={"a": 0.1, "b": 0.9})
     assert bare.hear(_release("b"), 0)
     assert bare.champion == "b"
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_people_and_evidence_do_meanwhile_learner_and_decide_come_to_the_same_roles(seed: int) -> None:
+    rng = random.Random(seed)
+    loop = LoopConfig(
+        canary=CanaryConfig(0.1, "s", rng.choice([None, "b"])),
+        promotion=PromotionConfig(
+            min_frauds=2, level=0.5, rollback_level=0.5, period_us=DAY, patience_us=12 * DAY, probation_us=8 * DAY
+        ),
+    )
+    models = ["a", "b", "c"]
+    topic: list[Release] = []
+    roles, heard = Roles(models, loop), 0
+    moves = orders = 0
+
+    def folded() -> ReleaseLog:
+        log = ReleaseLog()
+        for release in topic:
+            log.apply(release)
+        return log
+
+    def announce(model: str, at: int, origin: str) -> None:
+        stage = roles.role(model)
+        roles.announced(Sent(model, "1", stage, at, f"{model}{at}"))
+        topic.append(_release(model, stage, origin, at, sha256=f"{model}{at}"))
+
+    def read(count: int, day: int) -> int:
+        for release in topic[heard : heard + count]:
+            roles.hear(release, day * DAY)
+        return min(len(topic), heard + count)
+
+    best = "b"
+    for day in range(500):
+        if day % 9 == 0:
+            best = rng.choice(models)
+        found: list[Any] = []
+        for _ in range(12):
+            fraud = rng.random() < 0.4
+            scores: dict[str, float | None] = {
+                name: (0.9 if fraud else 0.1) if name == best else 0.5 + rng.uniform(-0.1, 0.1) for name in models
+            }
+            found += roles.observe(day * DAY + 1, fraud=fraud, weight=1.0, scores=scores)
+        for move in found:
+            moves += 1
+            announce(move.model, day * DAY + 1, AUTOMATIC)
+        if day % 4 == 0:
+            for name in models:
+                announce(name, day * DAY + 2, LEARN)
+        log = folded()
+        if rng.random() < 0.1 and log.champion is not None:
+            orders += 1
+            what = rng.choice(["freeze", "unfreeze", "promote", "canary", "withdraw"])
+            other = rng.choice([name for name in models if name != log.champion.model_id])
+            if what in ("freeze", "unfreeze"):
+                topic.append(_release(log.champion.model_id, frozen=what == "freeze", sha256=log.champion.sha256))
+            elif what == "promote":
+                topic.append(_release(other, frozen=rng.random() < 0.5))
+            elif what == "canary":
+                topic.append(_release(other, "canary"))
+            elif log.canary is not None:
+                topic.append(_release(log.canary.model_id, "challenger"))
+        heard = read(rng.randrange(4), day)  # it lags behind, and catches up now and then
+        if rng.random() < 0.2:
+            heard = read(len(topic), day)
+    heard = read(len(topic), 500)
+    for name in models:
+        announce(name, 500 * DAY + 2, LEARN)
+    heard = read(len(topic), 500)
+    log = folded()
+    assert moves > 3
+    assert orders > 3
+    assert log.champion is not None
+    assert roles.champion == log.champion.model_id
+    assert roles.frozen == log.frozen
+    by_topic = {name: "challenger" for name in models} | {log.champion.model_id: "champion"}
+    if log.canary is not None:
+        by_topic[log.canary.model_id] = "canary"
+    assert {name: roles.role(name) for name in models} == by_topic
