@@ -27,10 +27,10 @@ from operators.model import Model
 from operators.releases import CANARY, CHALLENGER, CHAMPION, Release, ReleaseLog
 from operators.roster import Announced
 from schemas.errors import ProfileError, StreamError
-from state.artefacts import FEATURE_SET, PROFILE, UNREACHABLE, UNREADABLE, ArtefactError
+from state.artefacts import FEATURE_SET, MISSING, PROFILE, UNREACHABLE, UNREADABLE, ArtefactError
 
 _RETRY_S: Final = 5.0
-"""Between attempts to fetch what could not be reached. Shorter: a load on a store that is down."""
+"""Between attempts to fetch what could not be reached or found. Shorter: a load on a store that is down."""
 LOADED: Final = "loaded"
 
 RestoreModel = Callable[[bytes | None], Model]
@@ -193,7 +193,7 @@ class ReleaseWatch:
         try:
             model, size = self._load(release)
         except ArtefactError as error:
-            if error.reason == UNREACHABLE:
+            if error.reason in (UNREACHABLE, MISSING):  # a folder that is not mounted holds nothing
                 self._retry_at[release.sha256] = time.monotonic() + _RETRY_S
             else:
                 self._refusals.add(key)

@@ -89,7 +89,7 @@ class Loop:
         self._rng = random.Random(3)
         self._number = 0
         config = load_config(self.path)
-        read = ("decisions", "labelled_outcomes", "models", *(("alerts",) if wire == "json" else ()))
+        read = ("decisions", "labelled_outcomes", "models", "alerts")
         self._decoders, self.encoder = wire_of(config.wire, dict.fromkeys(read, ""), ())
 
     def start(self, command: str) -> subprocess.Popen[str]:

@@ -235,7 +235,7 @@ def _action(bench: Bench, decision: dict[str, Any], score: float) -> str:
 def test_a_better_canary_is_promoted_once_by_evidence_and_not_while_a_person_has_frozen_it(
     kafka: str, tmp_path: Path
 ) -> None:
-    loop = Loop(kafka, tmp_path, learning=CHALLENGER + CANARY + MOVES, blind=True)
+    loop = Loop(kafka, tmp_path, "avro", learning=CHALLENGER + CANARY + MOVES, blind=True)
     running = [loop.start("decide"), loop.start("learn")]
     who = ("--author", "tester", "--reason", "the test says so")
     rng = random.Random(7)
