@@ -209,6 +209,30 @@ def test_all_models_learn_and_a_better_canary_is_promoted_however_the_labels_are
     assert promoted.evidence["evidence_measured"] <= promoted.evidence["evidence_threshold"]
 
 
+def test_a_champion_that_turns_bad_gives_its_place_back_and_that_is_announced(tmp_path: Path) -> None:
+    declared = _rivals(tmp_path)
+    features = declared[0]
+    learn, store = _several(declared), DictStore()
+    learn.on_batch(store, _known(features))
+    rng = random.Random(8)
+    out: list[InFlight] = []
+    for number in range(401, 1_000):
+        item = _label(features, number, rng)
+        label: Any = item.event
+        detail: Any = item.detail
+        detail |= {"versions": {"model_id": "r"}, "score": 0.1 if label.fraud else 0.9, SHADOWS: [("m", 0.5)]}
+        out += learn.on_batch(store, [item, _tick(number)])
+    moves = [one for one in _made(out) if one.change != "release"]
+    assert [(one.model_id, one.stage, one.change, one.origin) for one in moves] == [
+        ("m", "champion", "rollback", "automatic")
+    ]
+    (alert,) = [item.detail for item in out if item.kind == ALERT]
+    told: Any = alert
+    assert (told["kind"], told["evidence"]["from"]) == ("model_rolled_back", "r")
+    assert moves[0].before is not None
+    assert moves[0].reason.startswith("rollback of m, now champion: ")
+
+
 def test_what_challengers_said_goes_no_further_and_payments_are_watched_for_drift(tmp_path: Path) -> None:
     declared = _rivals(tmp_path)
     features = declared[0]
