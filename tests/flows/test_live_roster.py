@@ -43,7 +43,7 @@ salt = "s"
 """
 MOVES = """
 [promotion]
-block = "2s"
+block = "3s"
 min_frauds = 1
 level = 0.5
 rollback_level = 0.05
@@ -257,7 +257,7 @@ def test_a_better_canary_is_promoted_once_by_evidence_and_not_while_a_person_has
 
     traffic(lambda: {("test-linear", "champion"), ("rival", "canary")} <= stages())
     loop.weir("freeze", *who)
-    until = time.monotonic() + 22.0  # as many blocks as it takes to be promoted, and more
+    until = time.monotonic() + 30.0  # as many blocks as it takes to be promoted, and more
     traffic(lambda: time.monotonic() > until)
     assert not [one for one in loop.read("alerts", "alert") if one["kind"].startswith("model_")]
     assert ("rival", "champion") not in stages()
