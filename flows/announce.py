@@ -7,7 +7,7 @@ from typing import Any
 from flows.logs import event_log, fields
 from flows.model_hooks import ModelHooks, NoModelHooks
 from operators.features import FeatureSet
-from operators.learn import Made
+from operators.learn_made import Made
 from operators.model_card import card_html, card_markdown, figures
 from operators.releases import CONTRACT
 from schemas.codec import encode_json

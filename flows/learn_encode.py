@@ -15,7 +15,7 @@ from flows.publish import ALERTS, LABELLED_OUTCOMES, alert_identity, labelled_id
 from flows.stage import Part
 from flows.stats import RunStats
 from operators.inflight import ALERT, DEAD_LETTER, LABEL, RELEASE, InFlight
-from operators.learn import Made
+from operators.learn_made import Made
 from operators.releases import CONTRACT, message_key
 from schemas.wire import WireEncoder
 

@@ -23,7 +23,6 @@ Records:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -33,10 +32,11 @@ from operators.exploration import label_weight
 from operators.feature_change import note_features
 from operators.features import FeatureSet
 from operators.inflight import ALERT, LABEL, PAYMENT, RELEASE, TICK, InFlight, Value
+from operators.learn_made import CHANGES, LearnLedger, Made, Scored, figures_of, importances, told_of
 from operators.learn_roles import HEARD, ROLES, Roles, Sent
 from operators.loop_config import LoopConfig
 from operators.model import Model
-from operators.promotion import Change, Move
+from operators.promotion import Change
 from operators.releases import AUTOMATIC, CHALLENGER, CHAMPION, LEARN, Release
 from schemas.events import Label
 from state.api import StepStore
@@ -55,87 +55,6 @@ _MOST_KEPT: Final = 300
 """Payments, in memory only, by which importances are told: a mean over as many is stable to some percent."""
 _BEHIND: Final = 1 << 62
 """Place of what the step makes of an item, behind all that others made of it."""
-_CHANGES: Final[Mapping[Move, str]] = {
-    "canary": "canary",
-    "promotion": "promote",
-    "rollback": "rollback",
-    "withdrawal": "withdraw",
-}
-"""What a move is called in a release's record."""
-
-
-class LearnLedger(msgspec.Struct, array_like=True, gc=False):
-    """What the step remembers beside a model; times in µs.
-
-    Attributes:
-        since: Labels learned since the release before.
-        released_at_us: When that was.
-        trained: Whether the model could score the latest payment.
-        first_us: Decision time of the oldest payment learned.
-        last_us: Of the newest.
-        genuine: Genuine labels learned.
-        frauds: Fraud labels learned.
-        corrections: Of both, those that took an earlier label back.
-        passed: Labels not learned: of another feature set, or of what was declined where that teaches nothing.
-        version: Of the release before.
-        sha256: Likewise.
-    """
-
-    since: int = 0
-    released_at_us: int = 0
-    trained: bool = False
-    first_us: int = 0
-    last_us: int = 0
-    genuine: int = 0
-    frauds: int = 0
-    corrections: int = 0
-    passed: int = 0
-    version: str | None = None
-    sha256: str | None = None
-
-
-Scored = tuple[float | None, float | None, bool, float]
-"""Score at decision, score before learning, fraud, weight."""
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """A release on its way out.
-
-    Attributes:
-        artefact: The model's bytes.
-        sha256: Of them.
-        model_id: Of the model.
-        version: Author's version, "+", labels learned.
-        labels: Labels learned.
-        created_at_us: The tick.
-        ledger: What was learned.
-        latest: The latest labels with their scores.
-        importances: Term and its mean size in logits over the latest payments, largest first.
-        stage: What it may do: champion, canary or challenger.
-        change: release, or how the model moved: canary, promote, rollback or withdraw.
-        origin: learn, or automatic for a move on evidence.
-        reason: Why, in words.
-        evidence: Figures of a move.
-        before: (version, sha256) of the champion before it, when it is one.
-    """
-
-    artefact: bytes
-    sha256: str
-    model_id: str
-    version: str
-    labels: int
-    created_at_us: int
-    ledger: LearnLedger
-    latest: list[Scored]
-    importances: list[tuple[str, float]]
-    stage: str = CHALLENGER
-    change: str = "release"
-    origin: str = LEARN
-    reason: str = ""
-    evidence: Mapping[str, float] | None = None
-    before: tuple[str, str] | None = None
-
 
 TellLearned = Callable[[str, str, int], None]
 """(label, source, µs from the payment's decision to the label): a label was learned."""
@@ -360,12 +279,12 @@ class Learn:
             created_at_us=now_us,
             ledger=msgspec.structs.replace(ledger),
             latest=list(pupil.latest[-MOST_LATEST:]),
-            importances=_importances(model, opened.kept[-_MOST_KEPT:]),
+            importances=importances(model, opened.kept[-_MOST_KEPT:]),
             stage=stage,
-            change="release" if change is None else _CHANGES[change.move],
+            change="release" if change is None else CHANGES[change.move],
             origin=LEARN if change is None else AUTOMATIC,
-            reason=f"{model.labels} labels learned" if change is None else _told(change),
-            evidence=None if change is None else _figures(change),
+            reason=f"{model.labels} labels learned" if change is None else told_of(change),
+            evidence=None if change is None else figures_of(change),
             before=before,
         )
         ledger.since, ledger.released_at_us = 0, now_us
@@ -396,33 +315,3 @@ def _alert(item: InFlight, alert: Mapping[str, Any], place: int) -> InFlight:
     made = _behind(item, ALERT, place)
     made.detail = alert
     return made
-
-
-def _importances(model: Model, kept: list[list[Value]]) -> list[tuple[str, float]]:
-    sums: dict[str, float] = {}
-    for told in model.contributions_many(kept, 1_000):
-        for name, size in told:
-            sums[name] = sums.get(name, 0.0) + abs(size)
-    return sorted(((name, total / len(kept)) for name, total in sums.items()), key=_size)
-
-
-def _size(told: tuple[str, float]) -> tuple[float, str]:
-    return (-told[1], told[0])
-
-
-def _told(change: Change) -> str:
-    """A move in words, with its evidence."""
-    figures = ", ".join(f"{name} {value}" for name, value in sorted(change.evidence.items()))
-    return f"{change.move} of {change.model}, now {change.role}: {figures}"
-
-
-def _figures(change: Change) -> dict[str, float]:
-    """The evidence of a move as numbers: the chance that it is wrong, what that had to fall below, and the rest."""
-    told = {"measured": change.measured, "threshold": change.threshold}
-    figures = {f"evidence_{name}": value for name, value in told.items() if value is not None}
-    for name, text in change.evidence.items():
-        try:
-            figures[f"evidence_{name}"] = float(text)
-        except ValueError:
-            continue  # a name, told in the reason
-    return figures

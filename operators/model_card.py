@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from operators.learn import Made, Scored
+from operators.learn_made import Made, Scored
 from schemas.times import format_rfc3339_us
 
 _RESAMPLES: Final = 200

@@ -16,7 +16,7 @@ from flows.config import load_config
 from flows.config_check import artefact_store, model_keys
 from flows.profile import Profile, load_profile
 from operators.actions import Action
-from operators.learn import LearnLedger, Made
+from operators.learn_made import LearnLedger, Made
 from operators.model import Model
 from operators.releases import message_key
 from operators.roster import Roster

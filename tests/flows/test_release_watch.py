@@ -24,7 +24,7 @@ from flows.release_watch import ReleaseWatch
 from flows.releases import ReleaseSource
 from flows.source import Run
 from flows.streams import KafkaStream
-from operators.learn import LearnLedger, Made
+from operators.learn_made import LearnLedger, Made
 from operators.model import Model
 from operators.releases import HUMAN, Release
 from operators.roster import Announced

@@ -9,7 +9,8 @@ import pytest
 
 from operators.features import FeatureSet, load_feature_set
 from operators.inflight import ALERT, LABEL, PAYMENT, RELEASE, TICK, InFlight
-from operators.learn import SHADOWS, Learn, Made
+from operators.learn import SHADOWS, Learn
+from operators.learn_made import Made
 from operators.learning import LearningConfig, load_learning
 from operators.model import restore_model
 from operators.releases import Release
