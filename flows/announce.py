@@ -7,9 +7,9 @@ from typing import Any
 from flows.logs import event_log, fields
 from flows.model_hooks import ModelHooks, NoModelHooks
 from operators.features import FeatureSet
-from operators.learn import Made
+from operators.learn_made import Made
 from operators.model_card import card_html, card_markdown, figures
-from operators.releases import CHAMPION, CONTRACT, LEARN
+from operators.releases import CONTRACT
 from schemas.codec import encode_json
 from schemas.errors import BackupError
 from schemas.signing import SIGNATURE, SigningKeys
@@ -24,7 +24,6 @@ class Announcer:
         store: ArtefactStore,
         keys: SigningKeys,
         feature_set: FeatureSet,
-        stage: str,
         hooks: ModelHooks | None = None,
     ) -> None:
         """Prepare.
@@ -33,13 +32,11 @@ class Announcer:
             store: Of artefacts.
             keys: By which records are signed.
             feature_set: Of the profile.
-            stage: What a release may do: champion or challenger.
             hooks: Told of each.
         """
         self._store = store
         self._keys = keys
         self._features = feature_set
-        self._stage = stage
         self._hooks = hooks or NoModelHooks()
         self._log = event_log("releases")
 
@@ -59,33 +56,32 @@ class Announcer:
             self._log.error("release_failed", extra=fields(model=f"{made.model_id} {made.version}", error=str(error)))
             return None
         self._hooks.released("announced")
-        extra = fields(model=f"{made.model_id} {made.version}", sha256=made.sha256, stage=self._stage)
+        extra = fields(model=f"{made.model_id} {made.version}", sha256=made.sha256, stage=made.stage)
         self._log.info("released", extra=extra)
         return record
 
     def _record(self, made: Made) -> dict[str, Any]:
-        before = made.ledger
-        champion = self._stage == CHAMPION and before.sha256 is not None
+        before = made.before
         record: dict[str, Any] = {
             "model_id": made.model_id,
             "version": made.version,
-            "stage": self._stage,
+            "stage": made.stage,
             "feature_set_id": self._features.id,
             "feature_set_hash": self._features.hash,
             "metrics": figures(made),
             "artefact_uri": self._store.uri(made.sha256),
             "sha256": made.sha256,
             "created_at": made.created_at_us,
-            "origin": LEARN,
-            "change": "release",
+            "origin": made.origin,
+            "change": made.change,
             "author": "weir learn",
-            "reason": f"{made.labels} labels learned",
+            "reason": made.reason,
             "frozen": None,
             "artefact_bytes": len(made.artefact),
             "labels": made.labels,
-            "previous_version": before.version if champion else None,
-            "previous_uri": self._store.uri(before.sha256) if champion and before.sha256 else None,
-            "previous_sha256": before.sha256 if champion else None,
+            "previous_version": before[0] if before else None,
+            "previous_uri": self._store.uri(before[1]) if before else None,
+            "previous_sha256": before[1] if before else None,
         }
         record[SIGNATURE] = self._keys.sign(record)
         return record

@@ -25,6 +25,8 @@ INPUTS: Final = ("transactions", "device_events", "identity_events", "outcomes")
 OUTPUTS: Final = ("decisions", "labelled_outcomes", "dead_letters")
 MODELS: Final = "models"
 """Stream of releases: read by `weir decide`, written by `weir learn` and `weir models`."""
+ALERTS: Final = "alerts"
+"""Stream of alerts: written by `weir learn`."""
 DAY_S: Final = 86_400.0
 STARTS: Final = ("earliest", "latest")
 
@@ -272,7 +274,7 @@ def _config(path: Path, top: Table, problems: list[str]) -> Config:
 def _streams(table: Table) -> dict[str, str]:
     streams: dict[str, str] = {}
     form = "a URL kafka://HOST:PORT[,HOST:PORT]/TOPIC or kinesis://STREAM[?region=REGION&...]"
-    for name in (*INPUTS, *OUTPUTS, MODELS):
+    for name in (*INPUTS, *OUTPUTS, MODELS, ALERTS):
         needed = name in ("transactions", *OUTPUTS)
         url = table.needed_text(name, form) if needed else table.text(name, "", form)
         if not url:

@@ -16,9 +16,9 @@ from flows.live_graph import DecideGraph
 from flows.live_options import INPUTS, OUTPUTS, LiveOptions
 from flows.live_process import CONTRACTS, LiveProcess, now_us
 from flows.registry import registry_of
-from flows.releases import ReleaseSource, ReleaseWatch
+from flows.release_watch import ReleaseWatch
+from flows.releases import ReleaseSource
 from flows.streams import kafka_stream
-from operators.model import restore_model
 from schemas.errors import ConfigError
 from schemas.wire import AvroEncoder, JsonDecoder, JsonEncoder, WireDecoder, WireEncoder
 from schemas.wire_avro import FingerprintDecoder, FingerprintEncoder, FramedDecoder, FramedEncoder
@@ -59,8 +59,9 @@ def announced_models(process: LiveProcess) -> ReleaseWatch | None:
         message = f"{config.path}: streams.models is set, and {profile.name}/learning.toml declares no [model] to take"
         raise ConfigError(message)
     cache = config.state.folder / f"models-{process.member.number if process.member else 0}"
-    restore = restore_model(profile.features, profile.learning)
-    return ReleaseWatch(release_source(config), profile.features, restore, cache, process.run, process.metrics)
+    return ReleaseWatch(
+        release_source(config), profile.features, profile.restores(), cache, process.run, process.metrics
+    )
 
 
 def release_source(config: Config) -> ReleaseSource:

@@ -110,10 +110,30 @@ def _scored(record: Mapping[str, Any], places: _Places) -> Scored:
         raise ContractError(MISSING_FIELD, "versions: a decision has them, feature_set_hash among them")
     if not isinstance(features, dict):
         raise ContractError(MISSING_FIELD, "features: a decision has them")
+    if not isinstance(record.get("challenger_scores"), list | None):
+        raise ContractError(WRONG_TYPE, "challenger_scores: expected a list")
     own = versions["feature_set_hash"] == places.hash
     return Scored(
         decision={name: record.get(name) for name in KEPT},
         versions=versions,
         values=places.values(features) if own else None,
         features=None if own else features,
+        shadows=_shadows(record.get("challenger_scores")),
     )
+
+
+def _shadows(told: Any) -> dict[str, float | None]:
+    """What challengers said, by id.
+
+    Raises:
+        ContractError: It is not as the contract has it.
+    """
+    found: dict[str, float | None] = {}
+    for one in told or ():
+        if not isinstance(one, dict) or type(one.get("model_id")) is not str:
+            raise ContractError(WRONG_TYPE, "challenger_scores: expected records with a model_id")
+        score = one.get("score")
+        if score is not None and (type(score) not in (int, float) or not 0 <= score <= 1):
+            raise ContractError(OUT_OF_RANGE, "challenger_scores: score: expected a number from 0 to 1")
+        found[one["model_id"]] = score
+    return found

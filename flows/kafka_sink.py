@@ -11,7 +11,7 @@ Records of the ledger (integers big endian):
     b"d" day (4) transaction_id                    the decision as published, see `_pack`
     b"a" sort (1) identity                         adopted and not come to again: count (4), then the decision, packed;
                                                    sort: d decision, r answer to a retry, l dead letter,
-                                                   o labelled outcome, m release
+                                                   o labelled outcome, m release, t alert
     b"w" transaction_id                            retries that wait for their decision: count (4)
 
 All slots get an item in every epoch, the first batch of an epoch being told to all, so that each makes a snapshot; the
@@ -35,7 +35,8 @@ from flows.exits import deadly
 from flows.kafka_client import Offsets
 from flows.kafka_publish import DUPLICATE, IDENTITY
 from flows.live_encode import LiveEncoder, LivePublication, slot_of
-from flows.publish import DAY_US, DEAD_LETTERS, DECISIONS, LABELLED_OUTCOMES
+from flows.live_options import MODELS
+from flows.publish import ALERTS, DAY_US, DEAD_LETTERS, DECISIONS, LABELLED_OUTCOMES
 from flows.source import Run
 from flows.stage import Part
 from flows.stats import StageStats
@@ -47,8 +48,6 @@ from state.shards import worker_of
 
 LEDGER: Final = "ledger"
 """Name of the ledger as a step of a shard, and of the sink: both label state."""
-MODELS: Final = "models"
-"""Output of the learning flow."""
 _ALL: Final = 2**62
 _SWEPT_AT_ONCE: Final = 2_000
 """Ledger entries deleted in one snapshot at the least; twice as many as were added, if that is more, lest it grow."""
@@ -58,6 +57,7 @@ _SORTS: Final = {
     (DEAD_LETTERS, False): b"l",
     (LABELLED_OUTCOMES, False): b"o",
     (MODELS, False): b"m",
+    (ALERTS, False): b"t",
 }
 _DECISION: Final = b"d"
 

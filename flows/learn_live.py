@@ -9,18 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from flows.streams import KinesisStream, kafka_stream, parse_stream
+from flows.streams import KafkaStream, KinesisStream, kafka_stream, parse_stream
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
     from flows.config import Config
+    from flows.learn import Believe
     from flows.live_options import LiveOptions
     from flows.live_process import LiveProcess
+    from flows.model_hooks import ModelHooks
+    from operators.releases import Release
+    from schemas.signing import SigningKeys
 
 KINESIS_SETTLED_S: Final = 2.0
 """A record is readable within a second of its arrival, a shard is read every 210 ms, and clocks differ; shorter: a kill
 may find the labels in another order than they had."""
-_PUBLISHED: Final = ("labelled_outcome", "dead_letter", "model_release")
+_PUBLISHED: Final = ("labelled_outcome", "dead_letter", "model_release", "alert")
 """Contracts that `weir learn` publishes."""
 
 
@@ -85,18 +89,50 @@ def learn_live(process: LiveProcess) -> None:
     from flows.learn import LearnOptions, run_learn  # noqa: PLC0415
 
     config, profile, hooks = process.config, process.profile, process.metrics
-    announce = None
+    announce, believe = None, None
     if MODELS in config.streams and profile.learning.model is not None:
         store, keys = artefact_store(config), model_keys(config)
-        announce = Announcer(store, keys, profile.features, config.learn.announce, hooks)
+        announce = Announcer(store, keys, profile.features, hooks)
+        believe = _believer(keys, hooks) if _hears_people(config) else None
+    loop = profile.learning.loop
+    if not _hears_people(config) and (loop.promotion is not None or loop.canary is not None):
+        message = (
+            f"{config.path}: streams.decisions and streams.outcomes are on Kinesis, and {profile.name}/learning.toml "
+            "declares [canary] or [promotion]; the inputs of a flow are of one kind, so the learner could not read "
+            "models.v1 for what people say, such as a freeze; expected both on Kafka, or neither table"
+        )
+        raise ConfigError(message)
     learn = LearnOptions(
         unmatched_us=round(config.learn.unmatched_after_s * 1e6),
         release_every_us=round(config.learn.release_every_s * 1e6),
         announce=announce,
+        announces=config.learn.announce,
+        believe=believe,
         pending=hooks.pending,
         learned=hooks.learned,
     )
     run_learn(profile, _options(process, announces=announce is not None), learn, process.run)
+
+
+def _hears_people(config: Config) -> bool:
+    """Whether the learner can read models.v1, which is Kafka's, beside its other inputs, which must be of that kind."""
+    return all(isinstance(parse_stream(name, config.streams[name]), KafkaStream) for name in ("decisions", "outcomes"))
+
+
+def _believer(keys: SigningKeys, hooks: ModelHooks) -> Believe:
+    from flows.logs import event_log, fields  # noqa: PLC0415  # as above
+    from flows.releases import believed  # noqa: PLC0415
+
+    log = event_log("models")
+
+    def believe(payload: bytes | dict[str, Any], offset: int) -> Release | None:
+        def refused(reason: str, told: str) -> None:
+            hooks.model_load(reason, 0.0, 0, False)
+            log.error("release_refused", extra=fields(reason=reason, told=f"models, offset {offset}: {told}"))
+
+        return believed(payload, offset, keys, refused)
+
+    return believe
 
 
 def _options(process: LiveProcess, *, announces: bool) -> LiveOptions:
@@ -104,14 +140,18 @@ def _options(process: LiveProcess, *, announces: bool) -> LiveOptions:
     from flows.decide_live import client_properties, output_decoders, wire_of  # noqa: PLC0415
     from flows.decision_input import MOST_BYTES  # noqa: PLC0415
     from flows.learn import LEARNS  # noqa: PLC0415
-    from flows.live_options import LiveOptions  # noqa: PLC0415
+    from flows.live_options import MODELS, LiveOptions  # noqa: PLC0415
 
     config = process.config
-    inputs: dict[str, Any] = {name: config.streams[name] for name in LEARNS.inputs}
+    inputs: dict[str, Any] = {
+        name: config.streams[name]
+        for name in LEARNS.inputs
+        if name != MODELS or (announces and name in config.streams and _hears_people(config))
+    }
     outputs = {
         name: config.streams[name]
         for name in LEARNS.outputs
-        if name in config.streams and (announces or name not in LEARNS.optional)
+        if name in config.streams and (announces or name != MODELS)
     }
     decoders, encoder = wire_of(config.wire, inputs, _PUBLISHED)
     return LiveOptions(

@@ -57,6 +57,7 @@ class LiveIngest:
         clock_us: int,
         sequence: int,
         paces: Mapping[str, int] | None = None,
+        makers: Mapping[str, Make] | None = None,
     ) -> None:
         """Prepare.
 
@@ -68,7 +69,9 @@ class LiveIngest:
             clock_us: Where an earlier run stopped.
             sequence: Likewise.
             paces: Topics that ticks go by, with how far each has come; None: ticks go by all that is read.
+            makers: By stream, what makes items of its records, where that is no business of this module.
         """
+        self._more = dict(makers or {})
         self.offsets: Offsets = {}
         self.paces = None if paces is None else dict(paces)
         self.clock_us = clock_us
@@ -167,7 +170,9 @@ class LiveIngest:
         options, profile = self._options, self._profile
         self._made_at_us = self.clock_us
         for topic, stream in self._stream_of.items():
-            if stream == LABELLED_OUTCOMES:
+            if stream in self._more:
+                self._makers[topic] = self._more[stream]
+            elif stream == LABELLED_OUTCOMES:
                 self._makers[topic] = label_input(profile.features, options.limits, profile.learning.genuine_sample)
             elif stream == "decisions":
                 self._makers[topic] = decision_input(profile.features)

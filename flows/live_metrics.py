@@ -214,6 +214,11 @@ class LiveMetrics:
             self._set(metrics.MODEL_CREATED, (), created_us / 1e6)
         self._set(metrics.MODEL_FROZEN, (), int(frozen))
 
+    def serving(self, champions: int, canaries: int, challengers: int, /) -> None:
+        """So many announced models score payments now."""
+        for role, number in (("champion", champions), ("canary", canaries), ("challenger", challengers)):
+            self._set(metrics.MODELS_SERVING, (role,), number)
+
     def released(self, result: str, /) -> None:
         """A release was announced, or failed."""
         self._count(metrics.RELEASES, (result,), 1)

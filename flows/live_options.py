@@ -22,10 +22,13 @@ LABELLED_OUTCOMES: Final = "labelled_outcomes"
 INPUTS: Final = (TRANSACTIONS, "device_events", "identity_events", LABELLED_OUTCOMES)
 OUTPUTS: Final = ("decisions", "dead_letters")
 OUTCOMES: Final = "outcomes"
+MODELS: Final = "models"
+"""Written and read back by the learning flow; read by people's tools and, apart from its inputs, by decide."""
 CONTRACT_OF: Final = {
     **dict(zip(INPUTS, ("transaction", "device_event", "identity_event", "labelled_outcome"), strict=True)),
     "decisions": "decision",
     OUTCOMES: "outcome",
+    MODELS: "model_release",
 }
 """Contract by input stream."""
 EARLIEST: Final = "earliest"
@@ -144,7 +147,7 @@ class LiveOptions:
         outputs = _parsed("output", self.outputs, sides.outputs, needed)
         taken: dict[Stream, str] = {}
         for name, stream in (*inputs.items(), *outputs.items()):
-            if stream in taken:
+            if stream in taken and (taken[stream], name) != (MODELS, MODELS):
                 message = f"streams {taken[stream]} and {name}: expected a topic each, found {stream.topic!r} for both"
                 raise ConfigError(message)
             taken[stream] = name

@@ -33,8 +33,9 @@ CONTRACTS: Final = {
     "labelled_outcomes": "labelled_outcome",
     "decisions": "decision",
     "models": "model_release",
+    "alerts": "alert",
 }
-"""Contract by input stream."""
+"""Contract by stream."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,9 @@ class ModelHooks(Protocol):
     def model_load(self, result: str, seconds: float, created_us: int, frozen: bool, /) -> None:
         """An announced model was loaded (result: loaded) or refused (the reason); `created_us` of the one in use."""
 
+    def serving(self, champions: int, canaries: int, challengers: int, /) -> None:
+        """So many announced models score payments now."""
+
     def released(self, result: str, /) -> None:
         """A release was announced, or failed to be stored."""
 
@@ -25,6 +28,9 @@ class NoModelHooks:
     """Nobody listens."""
 
     def model_load(self, result: str, seconds: float, created_us: int, frozen: bool, /) -> None:
+        """Not counted."""
+
+    def serving(self, champions: int, canaries: int, challengers: int, /) -> None:
         """Not counted."""
 
     def released(self, result: str, /) -> None:

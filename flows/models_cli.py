@@ -70,7 +70,7 @@ def _desk(config: Path) -> Iterator[_Desk]:
 @models_app.command("list")
 def list_command(config: _Config) -> None:
     """Every release in the store, newest first, and which of them decides."""
-    from operators.releases import STAGES  # noqa: PLC0415  # --help must not wait for it
+    from operators.releases import CHALLENGER  # noqa: PLC0415  # --help must not wait for it
     from schemas.times import format_rfc3339_us  # noqa: PLC0415
 
     with _desk(config) as desk:
@@ -79,9 +79,14 @@ def list_command(config: _Config) -> None:
         known = {record["sha256"]: record for record in _stored(desk.store)}
         for release in desk.log.latest.values():
             known.setdefault(release.sha256, dict(release.record))
+        log = desk.log
         at = {
-            stage: {one.sha256 for (_, where), one in desk.log.latest.items() if where == stage} for stage in STAGES[:2]
+            "canary": set() if log.canary is None else {log.canary.sha256},
+            "challenger": {one.sha256 for one in log.challengers.values()},
         }
+        newer = None if champion is None else log.latest.get((champion.model_id, CHALLENGER))
+        if newer is not None and champion is not None and newer.offset > champion.offset:
+            at["waits for promote"] = {newer.sha256}
         for record in sorted(known.values(), key=lambda one: -int(one["created_at"])):
             sha256 = record["sha256"]
             marks = [stage for stage, found in at.items() if sha256 in found]
@@ -174,7 +179,7 @@ def rollback(
 
 @models_app.command()
 def freeze(config: _Config, author: _Author, reason: _Reason) -> None:
-    """Let nothing but a person change the champion: no release of the learner, no automatic promotion."""
+    """Let nothing but a person change the champion or the canary: no release of a champion, no move on evidence."""
     _again(config, "freeze", author, reason, frozen=True)
 
 
@@ -182,6 +187,39 @@ def freeze(config: _Config, author: _Author, reason: _Reason) -> None:
 def unfreeze(config: _Config, author: _Author, reason: _Reason) -> None:
     """Let the learner and the declared criteria change the champion again."""
     _again(config, "unfreeze", author, reason, frozen=False)
+
+
+@models_app.command()
+def canary(model: _Model, config: _Config, author: _Author, reason: _Reason) -> None:
+    """Let a release decide the canary's share of the accounts, in the place of the canary before."""
+    from flows.profile import load_profile  # noqa: PLC0415  # --help must not wait for it
+    from operators.releases import CANARY  # noqa: PLC0415
+
+    with _desk(config) as desk:
+        record = _found(desk, model)
+        _fits(desk, record)
+        champion = desk.log.champion
+        if champion is None or champion.model_id == record["model_id"]:
+            message = f"{record['model_id']}: expected a rival of the champion, of another id (weir models list)"
+            raise ConfigError(message)
+        if load_profile(desk.config.profile).learning.loop.canary is None:
+            message = f"{desk.config.profile}/learning.toml declares no [canary]; expected its share and salt"
+            raise ConfigError(message)
+        _announce(desk, record, "canary", author, reason, stage=CANARY)
+
+
+@models_app.command()
+def withdraw(config: _Config, author: _Author, reason: _Reason) -> None:
+    """Send the canary back to the shadow; the champion decides all accounts."""
+    from operators.releases import CHALLENGER  # noqa: PLC0415  # --help must not wait for it
+
+    with _desk(config) as desk:
+        if desk.log.canary is None:
+            message = "there is no canary (weir models list)"
+            raise ConfigError(message)
+        # Not the record as heard, which holds an earlier change, but the release as the store has it.
+        record = _found(desk, desk.log.canary.sha256)
+        _announce(desk, record, "withdraw", author, reason, stage=CHALLENGER)
 
 
 def _again(config: Path, change: str, author: str, reason: str, *, frozen: bool) -> None:
@@ -247,7 +285,16 @@ def _fits(desk: _Desk, record: dict[str, Any]) -> None:
         raise ConfigError(message)
 
 
-def _announce(desk: _Desk, record: dict[str, Any], change: str, author: str, reason: str, *, frozen: bool) -> None:
+def _announce(
+    desk: _Desk,
+    record: dict[str, Any],
+    change: str,
+    author: str,
+    reason: str,
+    *,
+    frozen: bool | None = None,
+    stage: str = "champion",
+) -> None:
     from confluent_kafka import Producer  # noqa: PLC0415  # --help must not wait for it
 
     from flows.decide_live import wire_of  # noqa: PLC0415
@@ -260,8 +307,8 @@ def _announce(desk: _Desk, record: dict[str, Any], change: str, author: str, rea
             raise ConfigError(message)
     told = {
         **record,
-        **follows(desk.log.champion, record["sha256"]),
-        "stage": CHAMPION,
+        **follows(desk.log.champion if stage == CHAMPION else None, record["sha256"]),
+        "stage": stage,
         "origin": HUMAN,
         "change": change,
         "author": author,
@@ -290,6 +337,6 @@ def _announce(desk: _Desk, record: dict[str, Any], change: str, author: str, rea
         raise StreamError(message)
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     typer.echo(
-        f"{at} {change}: champion is {told['model_id']} {told['version']} ({told['sha256'][:12]})"
+        f"{at} {change}: {stage} is {told['model_id']} {told['version']} ({told['sha256'][:12]})"
         f"{', frozen' if frozen else ''}"
     )

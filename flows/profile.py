@@ -42,6 +42,21 @@ class Profile:
     rates: Rates
     geo: Geo
 
+    def restores(self) -> dict[str, Callable[[bytes | None], Model]]:
+        """How to make each declared model, by id, the declared champion first; empty when there is none.
+
+        Raises:
+            ProfileError: The model to start from is of another profile.
+            StateLayoutError: It is no model, cut off or altered.
+        """
+        learning = self.learning
+        if learning.model is None:
+            return {}
+        made = {learning.model.id: restore_model(self.features, learning)}
+        for one in learning.challengers:
+            made[one.id] = restore_model(self.features, replace(learning, model=one, start=None))
+        return made
+
     def enricher(self) -> Enricher:
         """What fills the bare facts of payments."""
         return Enricher(self.features, self.rates, self.geo)
@@ -106,10 +121,9 @@ class Profile:
         tell: TellFeatures = feature_map_json([feature.name for feature in self.features.features])
         if not maps_features:
             tell = _as_contract(self.features.id)
-        challengers = {
-            one.id: restore_model(self.features, replace(learning, model=one, start=None))
-            for one in learning.challengers
-        }
+        challengers = self.restores()
+        if learning.model is not None:
+            del challengers[learning.model.id]
         steering = Steering(restore, learning.loop, challengers, self.features, parts, models)
         return Decide(self.features, self.policy, restore, config, tell, adopted, steering)
 

@@ -24,7 +24,6 @@ from flows.profile import Profile, load_profile
 from operators.inflight import LABEL, OUTCOME, InFlight
 from operators.label_join import KEPT, LabelJoin
 from operators.learn import Learn
-from operators.model import restore_model
 from operators.record_formats import format_of
 from schemas.events import Outcome
 from state.store import StateHome, StateOptions
@@ -95,7 +94,7 @@ def main() -> None:
     join = LabelJoin(
         join_config(profile, 7 * _DAY_US), profile.features, lambda *told: waits.append(told), maps_features=True
     )
-    learn = Learn(profile.features, restore_model(profile.features, profile.learning), None)
+    learn = Learn(profile.features, profile.restores(), None)
     labels: list[InFlight] = []
     print(f"{len(profile.features.features)} features, a decision in JSON {sum(map(len, lines)) // count} bytes")
     with tempfile.TemporaryDirectory() as folder:

@@ -43,6 +43,8 @@ from schemas.errors import StateLayoutError
 from schemas.events import Label
 
 SCORE: Final = "score"
+SAMPLE_SEED: Final = 23
+"""Of the hash that chooses the payments counted; another one chooses others."""
 _FORMAT: Final = b"WDR\x01"
 _DAY_US: Final = 86_400_000_000
 _HOUR_S: Final = 3_600_000_000
@@ -122,7 +124,7 @@ class DriftWatch:
         """Count payments that were decided; a sample of them, by hash."""
         for item, values, score in zip(run, values_list, scores, strict=True):
             event: Any = item.event
-            if xxhash.xxh64_intdigest(event.transaction_id.encode(), seed=23) < self._below:
+            if xxhash.xxh64_intdigest(event.transaction_id.encode(), seed=SAMPLE_SEED) < self._below:
                 self.payment(values, score)
 
     def payment(self, values: Sequence[Value], score: float | None) -> None:

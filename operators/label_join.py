@@ -7,13 +7,16 @@ This step keeps what was scored beside it, and tells labels with it.
 
 A decision that comes twice (`duplicate` is how a retry is answered) counts once; another decision on the same payment
 is a dead letter, CONFLICTING_DUPLICATE: the first one stands. So is an outcome whose decision never came,
-UNMATCHED_OUTCOME.
+UNMATCHED_OUTCOME. That nobody complained of a payment that was declined says nothing, and makes no label.
+
+What challengers said when the payment was decided waits with it, 9 bytes a challenger, and goes with the label to the
+step behind (`operators.learn.SHADOWS`). That step is also given a sample of the payments, where it watches for drift.
 
 Records, beside those of `operators.seen` (s, d, o, w, m; integers big endian):
 
     b"p" seen_at_us (8) transaction_id      msgpack: Waiting as an array
-    b"V" xxh3_64 of the versions (8)        msgpack: versions, as a decision tells them; some 500 bytes once, not with
-                                            every payment
+    b"V" xxh3_64 of the record (8)          msgpack: [versions, as a decision tells them; ids of its challengers]; some
+                                            500 bytes once, not with every payment
     b"F" feature-set hash                   msgpack: names of its features, in the order of the values that wait
     b"N"                                    msgpack: [waiting payments, their bytes]
 """
@@ -28,8 +31,11 @@ import msgspec
 import xxhash
 
 from operators.decide_records import CARRIED, label_key, pending_key
+from operators.drift import SAMPLE_SEED
+from operators.exploration import silence_says_nothing
 from operators.features import FeatureSet
 from operators.inflight import DEAD_LETTER, LABEL, PAYMENT, TICK, InFlight, Value
+from operators.learn import SHADOWS
 from operators.seen import Seen, SeenConfig
 from schemas.codec import feature_map_json
 from schemas.events import Label
@@ -54,12 +60,14 @@ class Scored(msgspec.Struct, frozen=True, gc=False):
         versions: As told.
         values: What was scored, in the feature set's order; None when that is another set than this flow's.
         features: As told, when `values` is None.
+        shadows: What each challenger said, by id.
     """
 
     decision: dict[str, Any]
     versions: dict[str, Any]
     values: list[Value] | None
     features: Any = None
+    shadows: dict[str, float | None] = {}
 
 
 class Waiting(msgspec.Struct, array_like=True, gc=False):
@@ -69,11 +77,14 @@ class Waiting(msgspec.Struct, array_like=True, gc=False):
     versions: bytes
     values: list[Value] | None
     features: Any
+    shadows: list[float | None]  # in the order of the ids that `versions` names
 
+
+_Versions = tuple[dict[str, Any], list[str]]
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_waiting = msgspec.msgpack.Decoder(Waiting).decode
-_decode_versions = msgspec.msgpack.Decoder(dict[str, Any]).decode
+_decode_versions = msgspec.msgpack.Decoder(_Versions).decode
 _decode_names = msgspec.msgpack.Decoder(list[str]).decode
 _decode_counts = msgspec.msgpack.Decoder(list[int]).decode
 
@@ -84,7 +95,13 @@ class LabelJoin:
     name = NAME
 
     def __init__(
-        self, config: SeenConfig, feature_set: FeatureSet, pending: TellPending, *, maps_features: bool
+        self,
+        config: SeenConfig,
+        feature_set: FeatureSet,
+        pending: TellPending,
+        *,
+        maps_features: bool,
+        watched: float = 0.0,
     ) -> None:
         """Make the step.
 
@@ -93,7 +110,10 @@ class LabelJoin:
             feature_set: Of this flow.
             pending: Told after each batch what waits.
             maps_features: Whether labelled outcomes tell features by name, in JSON; else as the contract has them.
+            watched: Share of the payments, by hash, that go on to the step behind, with the score that decided in
+                `detail`.
         """
+        self._watched = int(watched * 2**64)
         self._seen = Seen(config)
         self._keep_us = config.keep_us
         self._hash = feature_set.hash
@@ -118,9 +138,11 @@ class LabelJoin:
             if item.kind == PAYMENT:
                 if not item.duplicate:
                     self._keep(store, item, scored[id(item)], writes)
+                    if self._is_watched(item, scored[id(item)]):
+                        out.append(item)
             elif item.kind == LABEL:
-                self._label(store, item, writes, found)
-                out.append(item)
+                if self._label(store, item, writes, found):
+                    out.append(item)
             else:
                 if item.kind == TICK and item.event is not None:
                     self._note_expiry(store, item.event.event_time_us)
@@ -148,7 +170,7 @@ class LabelJoin:
         store.memo["expired_pending"] = start
 
     def _keep(self, store: StepStore, item: InFlight, scored: Scored, writes: dict[bytes, bytes | None]) -> None:
-        versions = _encode(scored.versions)
+        versions = _encode([scored.versions, list(scored.shadows)])
         name = xxhash.xxh3_64_digest(versions)
         known: set[bytes] = store.memo.setdefault("versions", set())
         if name not in known:
@@ -160,7 +182,16 @@ class LabelJoin:
         decision = scored.decision
         kept = [decision[field] for field in KEPT]
         key = pending_key(item.ingested_at_us, decision["transaction_id"])
-        writes[key] = _encode(Waiting(kept, name, scored.values, scored.features))
+        writes[key] = _encode(Waiting(kept, name, scored.values, scored.features, list(scored.shadows.values())))
+
+    def _is_watched(self, item: InFlight, scored: Scored) -> bool:
+        if not self._watched or scored.values is None:
+            return False
+        name: str = scored.decision["transaction_id"]
+        if xxhash.xxh64_intdigest(name.encode(), seed=SAMPLE_SEED) >= self._watched:
+            return False
+        item.known, item.detail = scored.values, scored.decision["score"]
+        return True
 
     def _label(
         self,
@@ -168,7 +199,8 @@ class LabelJoin:
         item: InFlight,
         writes: Mapping[bytes, bytes | None],
         found: Mapping[bytes, bytes | None],
-    ) -> None:
+    ) -> bool:
+        """Whether there is a label to tell."""
         label: Any = item.event
         key = label_key(label)
         record = writes.get(key) or found.get(key)
@@ -176,14 +208,17 @@ class LabelJoin:
             item.kind = DEAD_LETTER
             item.detail = ("UNMATCHED_OUTCOME", "the decision it is about is no longer kept", label)
             item.event = None
-            return
+            return True
         waiting = _decode_waiting(record)
-        versions = self._versions(store, waiting.versions, writes)
+        kept = dict(zip(KEPT, waiting.kept, strict=True))
+        if silence_says_nothing(kept, label.source):
+            return False
+        versions, shadows = self._versions(store, waiting.versions, writes)
         own = waiting.values is not None and versions.get("feature_set_hash") == self._hash
         item.known = waiting.values if own and waiting.values is not None else []
         features = self._own(item.known) if own else self._other(store, waiting, versions, writes)
         item.detail = {
-            **dict(zip(KEPT, waiting.kept, strict=True)),
+            **kept,
             "versions": versions,
             "outcome_id": label.outcome_id,
             "label": "fraud" if label.fraud else "genuine",
@@ -194,7 +229,9 @@ class LabelJoin:
             "features": features,
             "weight": label.weight,
             "correction_of": corrected(label),
+            SHADOWS: list(zip(shadows, waiting.shadows, strict=False)),
         }
+        return True
 
     def _own(self, values: list[Value]) -> object:
         return self._map(values) if self._maps else {"feature_set": self._set_id, "values": list(values)}
@@ -217,12 +254,12 @@ class LabelJoin:
             return features
         return {"feature_set": versions.get("feature_set_id") or "", "values": list(features.values())}
 
-    def _versions(self, store: StepStore, name: bytes, writes: Mapping[bytes, bytes | None]) -> dict[str, Any]:
-        decoded: dict[bytes, dict[str, Any]] = store.memo.setdefault("versions decoded", {})
+    def _versions(self, store: StepStore, name: bytes, writes: Mapping[bytes, bytes | None]) -> _Versions:
+        decoded: dict[bytes, _Versions] = store.memo.setdefault("versions decoded", {})
         found = decoded.get(name)
         if found is None:
             record = writes.get(b"V" + name) or store.get_many([b"V" + name])[0]
-            found = decoded[name] = _decode_versions(record) if record else {}
+            found = decoded[name] = _decode_versions(record) if record else ({}, [])
         return found
 
     def _note_expiry(self, store: StepStore, now_us: int) -> None:

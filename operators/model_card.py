@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from operators.learn import Made, Scored
+from operators.learn_made import Made, Scored
 from schemas.times import format_rfc3339_us
 
 _RESAMPLES: Final = 200
@@ -93,6 +93,7 @@ def figures(made: Made) -> dict[str, float]:
         "frauds": float(made.ledger.frauds),
         "genuine": float(made.ledger.genuine),
         "latest_labels": float(len(made.latest)),
+        **(made.evidence or {}),
     }
     for prefix, which in (("decided", _AT_DECISION), ("prequential", _BEFORE_LEARNING)):
         for name, (value, low, high) in measured(made.latest, which).items():
@@ -108,7 +109,9 @@ def _tables(record: Mapping[str, Any], made: Made) -> list[tuple[str, list[str],
         ["made at", format_rfc3339_us(made.created_at_us)],
         ["feature set", f"{record['feature_set_id']}, hash {record['feature_set_hash']}"],
         ["artefact", f"{record['artefact_uri']} ({len(made.artefact)} bytes)"],
-        ["champion of the learner before", str(ledger.version or "none")],
+        ["why", made.reason],
+        ["release before", str(ledger.version or "none")],
+        ["champion before", made.before[0] if made.before else "none, or it is none itself"],
     ]
     data = [
         ["payments decided from", format_rfc3339_us(ledger.first_us) if ledger.first_us else "none"],

@@ -1,10 +1,14 @@
-"""Who is champion, by what was announced: records of models.v1 folded in their order, engine-free.
+"""Who is champion, canary and challenger, by what was announced: records of models.v1 folded in order, engine-free.
+
+Whoever reads the topic comes to the same roles: `weir decide`, `weir learn`, `weir models`. A record says what its
+model is from there on. A new champion makes the one before it a challenger, and so does a new canary.
 
 models.v1 is compacted. Its keys are `<model id>/<stage>/<origin>`, so of each model, stage and origin (learn, human,
 automatic) the last record survives. Every champion record names the champion before it, so that one survives as well.
 The champion is the one of the latest champion record that took effect. A record of a human that is `frozen` stands
-until the next record of a human: what the learner or criteria announce behind it does not take effect. As the keys of
-a human and of the learner differ, such a record cannot push the frozen one out of the topic either.
+until the next record of a human: no champion and no other canary that the learner or criteria announce behind it takes
+effect. As the keys of a human and of the learner differ, such a record cannot push the frozen one out of the topic
+either. What is sent back to challenger is, frozen or not: it decides less, never more.
 """
 
 from __future__ import annotations
@@ -17,11 +21,15 @@ from schemas.errors import ContractError
 from schemas.reasons import MISSING_FIELD, UNKNOWN_VALUE, WRONG_TYPE
 
 CONTRACT: Final = "model_release"
+CHALLENGER: Final = "challenger"
+CANARY: Final = "canary"
 CHAMPION: Final = "champion"
-STAGES: Final = ("challenger", "canary", "champion", "retired")
+RETIRED: Final = "retired"
+STAGES: Final = (CHALLENGER, CANARY, CHAMPION, RETIRED)
 LEARN: Final = "learn"
 HUMAN: Final = "human"
-ORIGINS: Final = (LEARN, HUMAN, "automatic")
+AUTOMATIC: Final = "automatic"
+ORIGINS: Final = (LEARN, HUMAN, AUTOMATIC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +48,16 @@ class Release:
     def sha256(self) -> str:
         """Of the artefact."""
         return str(self.record["sha256"])
+
+    @property
+    def model_id(self) -> str:
+        """The model."""
+        return str(self.record["model_id"])
+
+    @property
+    def stage(self) -> str:
+        """What it may do."""
+        return str(self.record["stage"])
 
     @property
     def name(self) -> str:
@@ -93,33 +111,66 @@ class ReleaseLog:
 
     Attributes:
         champion: The latest champion that took effect, None before the first.
+        canary: The latest canary that took effect and was not moved since.
+        challengers: By model: the latest release of each other one.
         latest: By (model id, stage): the latest record, whether it took effect or not.
-        held_up: Champion records that did not take effect since the last freeze.
+        held_up: Records that did not take effect since the last freeze.
     """
 
     def __init__(self) -> None:
         self.champion: Release | None = None
+        self.canary: Release | None = None
+        self.challengers: dict[str, Release] = {}
         self.latest: dict[tuple[str, str], Release] = {}
         self.held_up = 0
 
     @property
     def frozen(self) -> bool:
-        """Whether only a person may change the champion."""
+        """Whether only a person may change the champion, or start a canary."""
         return self.champion is not None and self.champion.frozen
 
     def apply(self, release: Release) -> bool:
         """Take the next record; whether the champion is another one now."""
-        record = release.record
-        self.latest[record["model_id"], record["stage"]] = release
-        if record["stage"] != CHAMPION:
-            return False
-        if self.frozen and not release.human:
+        stage, model = release.stage, release.model_id
+        self.latest[model, stage] = release
+        if self.frozen and not release.human and self._is_move(release):
             self.held_up += 1
             return False
-        changed = self.champion is None or self.champion.sha256 != release.sha256
+        if stage == CHAMPION:
+            return self._crown(release)
+        if self.champion is not None and self.champion.model_id == model:
+            return False  # a newer state of the champion, which a person may promote
+        canary = self.canary
+        if stage == CANARY:
+            if canary is not None and canary.model_id != model:
+                self.challengers[canary.model_id] = canary
+            self.canary = release
+            self.challengers.pop(model, None)
+            return False
+        if canary is not None and canary.model_id == model:
+            self.canary = None
+        if stage == RETIRED:
+            self.challengers.pop(model, None)
+        else:
+            self.challengers[model] = release
+        return False
+
+    def _is_move(self, release: Release) -> bool:
+        """Whether it lets another artefact be champion, or another model canary."""
+        if release.stage == CANARY:
+            return self.canary is None or self.canary.model_id != release.model_id
+        return release.stage == CHAMPION
+
+    def _crown(self, release: Release) -> bool:
+        before, model = self.champion, release.model_id
         self.champion = release
         self.held_up = 0
-        return changed
+        if self.canary is not None and self.canary.model_id == model:
+            self.canary = None
+        self.challengers.pop(model, None)
+        if before is not None and before.model_id != model:
+            self.challengers[before.model_id] = before
+        return before is None or before.sha256 != release.sha256
 
 
 def follows(champion: Release | None, sha256: str) -> dict[str, str | None]:

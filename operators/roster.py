@@ -43,6 +43,20 @@ class ShadowScore:
         return {"model_id": self.model_id, "model_version": self.model_version, "score": self._said}
 
 
+class Announced(NamedTuple):
+    """The models that were announced, whole: a batch has one of these.
+
+    Attributes:
+        models: The champion first.
+        hashes: sha256 of each one's artefact, by id.
+        canary: Id of the canary, None when there is none.
+    """
+
+    models: tuple[Model, ...]
+    hashes: Mapping[str, str]
+    canary: str | None = None
+
+
 class Scored(NamedTuple):
     """What is known of a payment's score; a tuple, since one is made for every payment.
 

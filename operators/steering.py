@@ -14,6 +14,7 @@ All of it lives in the step's store, so that it is rolled back and goes on with 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from operators.actions import ActiveHits, Verdict
@@ -25,7 +26,7 @@ from operators.inflight import InFlight, Value
 from operators.loop_config import LoopConfig
 from operators.model import Model
 from operators.promotion import Promotion
-from operators.roster import Roster, Scored
+from operators.roster import Announced, Roster, Scored
 from schemas.events import Label
 from state.api import StepStore
 
@@ -39,9 +40,8 @@ _ALERTS: Final = "alerts"
 RestoreModel = Callable[[bytes | None], Model]
 """The model from its bytes, or a new one."""
 
-
-ModelSource = Callable[[], tuple[Model | None, str | None]]
-"""The announced champion and its artefact's sha256; asked once a batch and shard, so that a batch has one model."""
+ModelSource = Callable[[], Announced]
+"""The announced models; asked once a batch and shard, so that a batch has one roster."""
 
 
 class Steering:
@@ -64,7 +64,7 @@ class Steering:
             challengers: Makes the others, by id.
             features: Of the profile; needed where drift is watched.
             parts: Shards that decide apart: each explores its even part of the budget.
-            source: Gives the champion in place of those declared; nothing is learned and no drift watched here then.
+            source: Gives the models in place of those declared; nothing is learned and no drift watched here then.
         """
         self._source = source
         self._loop = loop or LoopConfig()
@@ -80,14 +80,16 @@ class Steering:
     def roster(self, store: StepStore) -> Roster | None:
         """The models at hand, read once a store; None when none is declared."""
         if self._source is not None:
-            model, sha256 = self._source()
-            if store.memo.get("announced") is not model:
-                store.memo["announced"] = model
-                store.memo["roster"] = None if model is None else Roster([model])
-            if model is not None:
-                store.memo["started"] = {model.id: sha256}
-            announced: Roster | None = store.memo.get("roster")
-            return announced
+            announced = self._source()
+            if store.memo.get("announced") is not announced:
+                canary = self._loop.canary
+                store.memo["announced"] = announced
+                store.memo["started"] = announced.hashes
+                store.memo["roster"] = Roster(
+                    announced.models, None if canary is None else replace(canary, model=announced.canary)
+                )
+            served: Roster = store.memo["roster"]
+            return served
         if self._restore is None:
             return None
         roster: Roster | None = store.memo.get("roster")

@@ -257,6 +257,9 @@ MODEL_CREATED: Final = Metric(
 MODEL_FROZEN: Final = Metric(
     "weir_model_frozen", "gauge", "1 or 0", "Whether a person has frozen the champion: weir models freeze."
 )
+MODELS_SERVING: Final = Metric(
+    "weir_models_serving", "gauge", "models", "Announced models that score payments, by what they may do.", ("role",)
+)
 RELEASES: Final = Metric(
     "weir_releases_total",
     "counter",
@@ -339,6 +342,7 @@ METRICS: Final = (
     MODEL_LOAD_TIME,
     MODEL_CREATED,
     MODEL_FROZEN,
+    MODELS_SERVING,
     RELEASES,
     LABELS_LEARNED,
     LABEL_DELAY,

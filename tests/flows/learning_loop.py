@@ -39,16 +39,41 @@ SECRET = base64.b64encode(bytes(range(32))).decode()
 class Loop:
     """A weir.toml over topics of a test's own, and the processes that run by it."""
 
-    def __init__(self, bootstrap: str, directory: Path, wire: str = "json", announce: str = "champion") -> None:
+    def __init__(
+        self,
+        bootstrap: str,
+        directory: Path,
+        wire: str = "json",
+        announce: str = "champion",
+        learning: str = "",
+        max_mib: int = 64,
+        *,
+        blind: bool = False,
+    ) -> None:
+        """Make topics and files.
+
+        Args:
+            bootstrap: The broker.
+            directory: For all files.
+            wire: Form of the records.
+            announce: What releases may do.
+            learning: More of learning.toml.
+            max_mib: Of artefacts.
+            blind: The declared champion knows the hour only, and so next to nothing.
+        """
         self.bootstrap = bootstrap
         self.directory = directory
         self.topics = {name: make_topic(bootstrap, name, 1) for name in STREAMS}
+        self.topics["alerts"] = make_topic(bootstrap, "alerts", 1)
         self.topics["models"] = make_topic(bootstrap, "models", 1, {"cleanup.policy": "compact"})
         self.profile = write_profile(directory / "profile")
-        learning = (self.profile / "learning.toml").read_text()
+        told = (self.profile / "learning.toml").read_text()
         for one, other in (('"1h"', '"1s"'), ('"6h"', '"3s"'), ("min_labels = 50", "min_labels = 20")):
-            learning = learning.replace(one, other)
-        (self.profile / "learning.toml").write_text(learning)
+            told = told.replace(one, other)
+        if blind:
+            told = told.replace('"amount", "account.count_1h", "merchant.fraud_rate_24h"', '"account.count_1h"')
+            told = told.replace('crosses = [["amount", "account.count_1h"]]', "")
+        (self.profile / "learning.toml").write_text(f"{told}\n{learning}")
         (directory / "keys.toml").write_text(f'active = "k1"\n[keys.k1]\nsecret = "{SECRET}"\n')
         self.ports = {"decide": free_ports(1), "learn": free_ports(1)}
         streams = "\n".join(f'{name} = "kafka://{bootstrap}/{topic}"' for name, topic in self.topics.items())
@@ -56,7 +81,7 @@ class Loop:
         self.path.write_text(
             f'profile = "profile"\n[streams]\n{streams}\n[wire]\nformat = "{wire}"\n'
             f'[state]\nfolder = "state"\nshards = 4\n[decide]\nepoch = "200ms"\n'
-            f'[models]\nartefacts = "file://{directory}/artefacts"\nkeys_file = "keys.toml"\n'
+            f'[models]\nartefacts = "file://{directory}/artefacts"\nkeys_file = "keys.toml"\nmax_mib = {max_mib}\n'
             f'[learn]\nepoch = "300ms"\nsettle = "300ms"\nrelease_every = "1s"\nannounce = "{announce}"\n'
             f"metrics_port = {self.ports['learn']}\n"
             f'[metrics]\nport = {self.ports["decide"]}\n[log]\nformat = "json"\n'
@@ -64,7 +89,7 @@ class Loop:
         self._rng = random.Random(3)
         self._number = 0
         config = load_config(self.path)
-        read = ("decisions", "labelled_outcomes", "models")
+        read = ("decisions", "labelled_outcomes", "models", "alerts")
         self._decoders, self.encoder = wire_of(config.wire, dict.fromkeys(read, ""), ())
 
     def start(self, command: str) -> subprocess.Popen[str]:

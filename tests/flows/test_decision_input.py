@@ -50,6 +50,13 @@ def test_values_stand_in_the_feature_sets_order_and_an_absent_number_is_nan_agai
     assert one.detail.decision["score"] == 0.25
 
 
+def test_what_challengers_said_is_read_with_it(told: Any) -> None:
+    make, record = told
+    said = [{"model_id": "r", "model_version": "1+5", "score": 0.5}, {"model_id": "q", "score": None}]
+    assert make(orjson.dumps({**record, "challenger_scores": said}), ORIGIN).detail.shadows == {"r": 0.5, "q": None}
+    assert make(orjson.dumps(record), ORIGIN).detail.shadows == {}
+
+
 def test_a_retry_equals_its_decision_and_a_contradiction_does_not(told: Any) -> None:
     make, record = told
     first = make(orjson.dumps(record), ORIGIN).event
@@ -76,6 +83,9 @@ def test_a_decision_of_another_feature_set_keeps_its_features_as_told(told: Any)
         ({"amount_minor": 1.5}, "WRONG_TYPE"),
         ({"versions": {}}, "MISSING_FIELD"),
         ({"features": None}, "MISSING_FIELD"),
+        ({"challenger_scores": {}}, "WRONG_TYPE"),
+        ({"challenger_scores": [0.5]}, "WRONG_TYPE"),
+        ({"challenger_scores": [{"model_id": "r", "score": 1.5}]}, "OUT_OF_RANGE"),
         ({"features": {"amount": 1.0}}, "WRONG_TYPE"),
     ],
 )

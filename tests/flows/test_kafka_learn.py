@@ -15,6 +15,7 @@ import orjson
 
 from operators.record_formats import format_of
 from state.raw import RawShard, shard_names_in
+from tests.flows.learning_loop import SECRET
 from tests.flows.live import STARTED, kill, stop, value_of, wait_until
 from tests.flows.running import Replay, ended
 from tests.flows.traffic import decisions as decisions_of
@@ -33,6 +34,20 @@ class Learning:
         url = f"kafka://{bootstrap}/"
         self.told["inputs"] = {name: url + self.topics[name] for name in names[:2]}
         self.told["outputs"] = {name: url + self.topics[name] for name in names[2:]}
+
+    def announces(self, directory: Path, read: str | None = None) -> None:
+        """Let it release models and raise alerts; `read` is the topic of releases it reads back, its own by default."""
+        self.topics["models"] = make_topic(self.bootstrap, "models", 1, {"cleanup.policy": "compact"})
+        self.topics["alerts"] = make_topic(self.bootstrap, "alerts", 1)
+        url = f"kafka://{self.bootstrap}/"
+        self.told["inputs"] = {**self.told["inputs"], "models": url + (read or self.topics["models"])}
+        self.told["outputs"] |= {name: url + self.topics[name] for name in ("models", "alerts")}
+        directory.mkdir(exist_ok=True)
+        (directory / "keys.toml").write_text(f'active = "k1"\n[keys.k1]\nsecret = "{SECRET}"\n')
+        self.told |= {"artefacts": f"file://{directory}/artefacts", "keys": str(directory / "keys.toml")}
+
+    def read(self, name: str) -> list[dict[str, Any]]:
+        return [value_of(message) for message in read_all(self.bootstrap, self.topics[name])]
 
     def start(self, **told: Any) -> list[subprocess.Popen[str]]:
         words = [sys.executable, "-m", "tests.flows.learn_member", json.dumps({**self.told, **told})]
@@ -131,15 +146,17 @@ def test_payments_mature_by_the_topic_that_is_behind_and_unmatched_outcomes_are_
     assert len({one["transaction_id"] for one in labels if not one["correction_of"]}) >= len(matured)
 
 
-def test_a_killed_learner_publishes_once_and_ends_with_the_same_model_bytes(kafka: str, tmp_path: Path) -> None:
+def test_a_killed_learner_publishes_once_and_ends_with_the_same_models_and_moves(kafka: str, tmp_path: Path) -> None:
     profile = _profile(tmp_path / "profile", maturity="4s")
-    decisions = _decisions(profile, tmp_path, 600)
+    decisions = [_scored(one) for one in _decisions(_challenged(profile), tmp_path, 600)]
     learning = Learning(kafka, tmp_path, profile)
+    learning.announces(tmp_path)
     rng = random.Random(5)
     running = learning.start()
     for start in range(0, len(decisions), 60):
         learning.send("decisions", decisions[start : start + 60])
-        frauds = [one for one in decisions[max(0, start - 60) : start + 60] if rng.random() < 0.2]
+        around = decisions[max(0, start - 60) : start + 60]
+        frauds = [one for one in around if _is_fraud(one) and rng.random() < 0.7]
         learning.send("outcomes", [_outcome(one, start * 1000 + at, "fraud") for at, one in enumerate(frauds)])
         time.sleep(rng.uniform(0.3, 1.2))
         if start and start % 120 == 0:
@@ -156,6 +173,7 @@ def test_a_killed_learner_publishes_once_and_ends_with_the_same_model_bytes(kafk
     # An uninterrupted run over the same topics, with outputs and a state of its own.
     second = Learning(kafka, tmp_path / "second", profile)
     second.told["inputs"] = learning.told["inputs"]
+    second.announces(tmp_path / "second", read=learning.topics["models"])
     undisturbed = second.start()
     wait_until(undisturbed, _tells_of_the_last(second))
     stop(undisturbed)
@@ -164,19 +182,70 @@ def test_a_killed_learner_publishes_once_and_ends_with_the_same_model_bytes(kafk
         return json.dumps(one, sort_keys=True)
 
     assert sorted(map(content, second.labels())) == sorted(map(content, labels))
-    assert _model(Path(second.told["state"])) == _model(Path(learning.told["state"]))
+    learned, anew = _learned(learning), _learned(second)
+    assert {b"Mtest-linear", b"Mrival", b"R", b"D"} < learned.keys()
+    assert learned == anew
+    released, again = _released(learning), _released(second)
+    assert len(set(released)) == len(released)
+    assert {one[0] for one in released} == {"test-linear", "rival"}
+    assert released == again
+    assert any(one[3:5] == ("promote", "automatic") for one in released)
+    alerts = [one["alert_id"] for one in learning.read("alerts")]
+    assert any(one["kind"] == "model_promoted" for one in learning.read("alerts"))
+    assert len(set(alerts)) == len(alerts)
+    assert sorted(alerts) == sorted(one["alert_id"] for one in second.read("alerts"))
 
 
 def _tells_of_the_last(learning: Learning) -> Callable[[], bool]:
     return lambda: any(one["transaction_id"] == "last" for one in learning.labels())
 
 
-def _model(state: Path) -> bytes:
-    """The model of a stopped flow."""
-    found = []
+def _challenged(profile: Path) -> Path:
+    """With a challenger that is better at once, criteria in seconds, and drift watched."""
+    text = (profile / "learning.toml").read_text()
+    rival = text.partition("[model]")[2].replace('id = "test-linear"', 'id = "rival"')
+    loop = """
+[canary]
+model = "rival"
+share = 0.3
+salt = "s"
+[promotion]
+block = "1s"
+min_frauds = 1
+level = 0.5
+rollback_level = 0.5
+period = "2s"
+[drift]
+sample = 0.5
+"""
+    (profile / "learning.toml").write_text(f"{text}\n[[challengers]]\n{rival}\nlearning_rate = 0.5\n{loop}")
+    return profile
+
+
+def _is_fraud(decision: dict[str, Any]) -> bool:
+    return sum(str(decision["transaction_id"]).encode()) % 5 == 0
+
+
+def _scored(decision: dict[str, Any]) -> dict[str, Any]:
+    """As if the models had known something: the rival nearly all, the champion nothing."""
+    said = {"test-linear": 0.5, "rival": 0.9 if _is_fraud(decision) else 0.1}
+    (shadow,) = decision["challenger_scores"]
+    told = [{**shadow, "score": said[shadow["model_id"]]}]
+    return {**decision, "score": said[decision["versions"]["model_id"]], "challenger_scores": told}
+
+
+def _learned(learning: Learning) -> dict[bytes, bytes]:
+    """Records of the step that learns, of a stopped flow; but what it has heard of models.v1, of which a stop may come
+    before the last."""
+    state = Path(learning.told["state"])
+    found: dict[bytes, bytes] = {}
     for name in shard_names_in(state / "shards"):
         with RawShard(state / "shards" / name, None, format_of) as raw:
             if "learn" in raw.steps:
-                found += [record for key, record in raw.records("learn", b"M", b"N") if key == b"M"]
-    assert len(found) == 1
-    return found[0]
+                found |= dict(raw.records("learn", b"A", b"Z"))
+    return {key: record for key, record in found.items() if key != b"H"}
+
+
+def _released(learning: Learning) -> list[tuple[Any, ...]]:
+    names = ("model_id", "version", "stage", "change", "origin", "sha256", "created_at")
+    return sorted(tuple(one[name] for name in names) for one in learning.read("models"))

@@ -13,7 +13,7 @@ import orjson
 from load_tests.kinesis_local import KinesisLocal, Tail, merge, split
 from tests.flows.kinesis_node import kinesis
 from tests.flows.live import kill, stop, wait_until
-from tests.flows.test_kafka_learn import Learning, _decisions, _model, _outcome, _profile, _tells_of_the_last
+from tests.flows.test_kafka_learn import Learning, _decisions, _learned, _outcome, _profile, _tells_of_the_last
 from tests.kafka import make_topic
 
 __all__ = ["kinesis"]
@@ -88,7 +88,7 @@ def test_a_killed_learner_over_kinesis_publishes_once_and_ends_with_the_same_mod
     wait_until(undisturbed, _tells_of_the_last(second))
     stop(undisturbed)
     assert sorted(map(orjson.dumps, second.labels())) == sorted(map(orjson.dumps, labels))
-    assert _model(Path(second.told["state"])) == _model(Path(learning.told["state"]))
+    assert _learned(second) == _learned(learning)
 
 
 def test_labels_are_published_once_while_decisions_outcomes_and_labels_are_resharded(

@@ -7,11 +7,13 @@ import random
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from operators.features import FeatureSet, load_feature_set
 from operators.inflight import DEAD_LETTER, LABEL, OUTCOME, PAYMENT, TICK, InFlight, Value
 from operators.label_join import KEPT, LabelJoin, Scored
+from operators.learn import SHADOWS
 from operators.seen import SeenConfig
 from schemas.events import Outcome, Tick, Transaction
 from state.testing import DictStore
@@ -110,6 +112,48 @@ def test_labels_are_those_of_an_oracle_however_the_records_are_cut(features: Fea
         told: Any = labels[f"t{number}"]["features"]
         assert told["values"][0] == float(number)
     assert len(_details(out)) == len(wanted)
+
+
+def _challenged(features: FeatureSet, number: int, at: int, said: float | None = 0.25) -> InFlight:
+    item = _decision(features, number, at)
+    told: Any = item.detail
+    item.detail = msgspec.structs.replace(told, shadows={"r": said, "q": 0.5})
+    return item
+
+
+def test_what_challengers_said_waits_for_the_label_at_nine_bytes_each(features: FeatureSet) -> None:
+    told: list[tuple[str, int, int]] = []
+    store, join = DictStore(), _join(features, told)
+    join.on_batch(store, [_decision(features, 1, 1)])
+    bare = told[-1][2]
+    join.on_batch(store, [_challenged(features, 2, 2), _challenged(features, 3, 3, None)])
+    assert told[-1][2] - bare == 2 * bare + 3 * 9 + 1
+    store.memo.clear()
+    out = join.on_batch(store, [_outcome(2, 5), _outcome(3, 6), _outcome(1, 7)])
+    assert [one[SHADOWS] for one in _details(out)] == [
+        [("r", 0.25), ("q", 0.5)],
+        [("r", None), ("q", 0.5)],
+        [],
+    ]
+
+
+def test_that_nobody_complained_of_a_declined_payment_is_no_label(features: FeatureSet) -> None:
+    store, join = DictStore(), _join(features)
+    declined = [_decision(features, number, number, action="decline") for number in (1, 2)]
+    join.on_batch(store, [*declined, _decision(features, 3, 3)])
+    out = join.on_batch(store, [_outcome(2, 50, "genuine", "analyst"), _tick(250)])
+    assert [(one["transaction_id"], one["source"]) for one in _details(out)] == [("t2", "analyst"), ("t3", "maturity")]
+
+
+def test_a_share_of_the_payments_goes_on_once_with_what_was_scored(features: FeatureSet) -> None:
+    pending: list[Any] = []
+    join = LabelJoin(CONFIG, features, lambda *what: pending.append(what), maps_features=False, watched=0.3)
+    store = DictStore()
+    out = join.on_batch(store, [_decision(features, number, number) for number in range(200)])
+    assert 35 < len(out) < 85
+    assert {(item.kind, item.detail) for item in out} == {(PAYMENT, 0.5)}
+    assert all(item.known[0] == float(item.order[0]) for item in out)
+    assert not join.on_batch(store, [_decision(features, number, 300 + number) for number in range(200)])
 
 
 def test_a_retry_counts_once_and_a_contradiction_is_a_dead_letter(features: FeatureSet) -> None:

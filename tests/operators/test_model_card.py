@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from operators.learn import LearnLedger, Made, Scored
+from operators.learn_made import LearnLedger, Made, Scored
 from operators.model_card import average_precision, card_html, card_markdown, figures, measured, ranked_auc
 
 

@@ -1,12 +1,54 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from schemas.errors import BackupError
 from state.artefacts import ArtefactError, ArtefactStore
+from state.object_store import ObjectStore
+from tests.state.s3_server import BUCKET, missing, s3_server
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[dict[str, str]]:
+    reason = missing()
+    if reason:
+        pytest.skip(reason)
+    with s3_server() as environment:
+        yield environment
+
+
+def test_a_bucket_holds_artefacts_as_a_folder_does(
+    bucket: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in bucket.items():
+        monkeypatch.setenv(name, value)
+    url = f"s3://{BUCKET}/{tmp_path.name}"
+    store = ArtefactStore(url, 1_000)
+    sha256 = store.put(b"model")
+    store.put_text(f"releases/m/{sha256}.json", "{}")
+    store.put_text(f"cards/{sha256}.md", "# card")
+    assert store.uri(sha256) == f"{url}/artefacts/{sha256}"
+    other = ArtefactStore(url, 1_000)  # of another process, on another machine
+    assert other.put(b"model") == sha256
+    assert other.get(sha256) == b"model"
+    assert other.names("releases") == [f"releases/m/{sha256}.json"]
+    assert (other.text(f"cards/{sha256}.md"), other.text("cards/none.md")) == ("# card", None)
+    beneath = ObjectStore(url)
+    for content, reason in ((b"modex", "altered"), (b"m" * 2_000, "too_large")):
+        beneath.put_bytes(f"artefacts/{sha256}", content)
+        with pytest.raises(ArtefactError) as raised:
+            other.get(sha256)
+        assert raised.value.reason == reason
+    with pytest.raises(ArtefactError) as raised:
+        other.get("0" * 64)
+    assert raised.value.reason == "missing"
+    with pytest.raises(ArtefactError) as raised:
+        ArtefactStore(f"s3://no-such-bucket/{tmp_path.name}", 1_000).get(sha256)
+    assert raised.value.reason == "unreachable"
 
 
 def _store(directory: Path, most: int = 1_000) -> ArtefactStore:
