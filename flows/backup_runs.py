@@ -1,7 +1,7 @@
 """Backs a running replay up every so often: a process of its own each time, so that the flow's is not slowed down.
 
-A backup that fails is told (by a live flow as a line of its log) and counted; the flow goes on, and the next one is made
-when it is due.
+A backup that fails is told (by a live flow as a line of its log) and counted; the flow goes on, and the next one is
+made when it is due.
 """
 
 from __future__ import annotations
