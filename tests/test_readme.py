@@ -1,56 +1,90 @@
-"""What the README tells people to run exists, and what it links to does too."""
+"""What README and docs tell people to run exists, options included, and what they link to and name does too."""
 
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
+from typer.main import get_command
 
-PAGES = [
-    "README.md",
-    "docs/ARCHITECTURE.md",
-    "docs/traffic.md",
-    "docs/policy.md",
-    "docs/chaos.md",
-    "docs/configuration.md",
-    "docs/metrics.md",
-]
+from flows.cli import app
 
-
-def test_make_targets_in_the_readme_exist(root: Path) -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (root / "Makefile").read_text(), flags=re.MULTILINE))
-    named = set(re.findall(r"(?:`|    )make ([a-z-]+)", (root / "README.md").read_text()))
-    assert named
-    assert named <= targets
+ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
+PACKAGES = "flows|operators|schemas|state|deploy|load_tests|tests|docs"
+COMMAND = r"(?:(?<=^    )|(?<=`))(?:\.venv/bin/)?weir ([^`\n]+)"
+"""A command line: a line of an indented block, or between backticks."""
 
 
-def test_weir_commands_in_the_readme_exist(root: Path) -> None:
-    text = (root / "README.md").read_text().split("## Go live on Kafka")
-    named = re.findall(r"\.venv/bin/weir ((?:[a-z]+ )+)", text[0])
-    assert named
-    for words in {one.strip() for one in named}:
-        told = subprocess.run(
-            [sys.executable, "-m", "flows.cli", *words.split(), "--help"], capture_output=True, text=True, check=False
-        )
-        assert told.returncode == 0, f"weir {words}: {told.stderr}"
+def commands(text: str) -> Iterator[list[str]]:
+    """Words of each `weir` command line, lines continued by a backslash joined, behind a `supervise --` as well."""
+    for line in re.findall(COMMAND, text.replace("\\\n", " "), flags=re.MULTILINE):
+        words = re.split(r"  +|\s#", line)[0].split() if "    " in line else line.partition(" #")[0].split()
+        if "--" in words:
+            at = words.index("--")
+            yield words[:at]
+            if words[at + 1 : at + 2] == ["weir"]:
+                yield words[at + 2 :]
+        else:
+            yield words
 
 
-def test_modules_that_the_pages_run_exist(root: Path) -> None:
-    named = {name for page in PAGES for name in re.findall(r"python -m ([a-z_.]+)", (root / page).read_text())}
-    assert named
-    for name in named:
-        assert (root / (name.replace(".", "/") + ".py")).is_file(), name
+def fault(words: list[str]) -> str | None:
+    """What of a command line does not exist."""
+    command = get_command(app)
+    options = {"--help", *(name for one in command.params for name in one.opts)}
+    for word in (one.strip("[]") for one in words):
+        if word.startswith("--"):
+            if word.partition("=")[0].rstrip(".,;:)") not in options:
+                return f"no option {word}"
+        elif isinstance(command, typer.core.TyperGroup) and word in command.commands:
+            command = command.commands[word]
+            options = {"--help", *(name for one in command.params for name in (*one.opts, *one.secondary_opts))}
+        elif isinstance(command, typer.core.TyperGroup) and re.fullmatch(r"[a-z][a-z-]*", word):
+            return f"no command {word}"
+    return None
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_links_and_paths_in_the_pages_lead_somewhere(root: Path, page: str) -> None:
-    text = (root / page).read_text()
+def test_weir_commands_in_the_pages_exist_with_their_options(page: str) -> None:
+    for words in commands((ROOT / page).read_text()):
+        assert fault(words) is None, f"{page}: weir {' '.join(words)}: {fault(words)}"
+
+
+def test_a_command_or_option_that_is_not_there_is_found() -> None:
+    text = (
+        "    weir replay --profile P --evnts E    # a note --x\n"
+        "`weir state bakup --state S` and `weir supervise -- weir nosuch`, `weir models list [--nosuch]`\n"
+    )
+    assert [fault(words) for words in commands(text)] == [
+        "no option --evnts", "no command bakup", None, "no command nosuch", "no option --nosuch",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_make_targets_in_the_pages_exist(page: str) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    assert set(re.findall(r"(?:`|^    )make ([a-z-]+)", (ROOT / page).read_text(), flags=re.MULTILINE)) <= targets
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_modules_that_the_pages_run_exist(page: str) -> None:
+    for name in re.findall(r"python -m ((?:load_tests|tests|flows)[a-z_.]*)", (ROOT / page).read_text()):
+        assert (ROOT / (name.rstrip(".").replace(".", "/") + ".py")).is_file(), name
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_and_paths_in_the_pages_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text()
     links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
     for link in links:
-        assert (root / page).parent.joinpath(link).exists(), f"{page} links to {link}"
-    named = re.findall(r"`((?:flows|operators|schemas|state|deploy|load_tests|tests|docs)/[\w./-]+)`", text)
+        assert (ROOT / page).parent.joinpath(link).exists(), f"{page} links to {link}"
+    named = re.findall(rf"`((?:{PACKAGES})/[\w./-]+)`", text)
+    named += re.findall(rf"(?<![\w/`.])((?:{PACKAGES})/[\w./-]+\.(?:md|py|toml|sh|yml|json))\b", text)
     for path in named:
-        assert (root / path).exists(), f"{page} names {path}"
+        # A part in capitals stands for what varies: `schemas/released/VERSION`.
+        known = "/".join(path.split("/")[: next((n for n, part in enumerate(path.split("/")) if part.isupper()), None)])
+        assert (ROOT / known).exists(), f"{page} names {path}"
