@@ -83,7 +83,10 @@ class ReleaseReader:
             self._client,
         )
         if count > 1:
-            message = f"{topic} has {count} partitions; expected 1: what is announced has one order (weir topics apply makes it so)"
+            message = (
+                f"{topic} has {count} partitions; expected 1, since what is announced has one order (weir topics apply "
+                "makes it so)"
+            )
             raise StreamError(message)
         self._ends: dict[int, int] = {}
         placed = []
