@@ -7,6 +7,7 @@ the URL they are those of the role, renewed before they expire. No message and n
 
 from __future__ import annotations
 
+import logging
 import random
 import re
 import sys
@@ -86,6 +87,18 @@ _SECRETIVE: Final = re.compile(
 _MOST_TOLD: Final = 500
 
 T = TypeVar("T")
+
+
+class _WithoutTrace(logging.Filter):
+    """A refresh that failed is told, not the error's text: `hear` tells that, without what is secret."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Called for each record of the logger."""
+        record.exc_info = None
+        return True
+
+
+logging.getLogger("botocore.credentials").addFilter(_WithoutTrace())
 
 
 def error_name(raised: Exception) -> str:

@@ -88,6 +88,7 @@ class KinesisReader:
         self._pollers: dict[Place, Poller] = {}
         self._ending: dict[Place, int] = {}
         self._fetched_to: dict[Place, int] = {}
+        self._taken_ms: dict[Place, int] = {}
         self._appended_ms: dict[Place, int] = {}
         self._read_to_ms: dict[Place, int] = {}
         self._behind_ms: dict[Place, int] = {}
@@ -222,6 +223,10 @@ class KinesisReader:
         """
         if self.watch.fault is not None:
             self.watch.check()
+        if self._taken_ms:
+            # Who asks for more has made items of all that was taken; before that (a registry is away) it is not read.
+            self._appended_ms.update(self._taken_ms)
+            self._taken_ms = {}
         if self._ending:
             self._finish()
         found = self._found
@@ -234,7 +239,7 @@ class KinesisReader:
             self._fetch(set(arrivals.crowded(_CROWD * most)))
             taken = arrivals.take(most) if arrivals.waiting else []
         for record in taken:
-            self._appended_ms[record.topic(), record.partition()] = record.timestamp()[1]
+            self._taken_ms[record.topic(), record.partition()] = record.timestamp()[1]
         return taken
 
     def _fetch(self, crowd: set[Place]) -> None:

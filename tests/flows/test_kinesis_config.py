@@ -5,9 +5,11 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from botocore.credentials import RefreshableCredentials
 
 from flows.config import Config, load_config
 from flows.config_check import check_config
@@ -220,7 +222,20 @@ def test_what_aws_repeats_of_a_signed_request_is_left_out(proxy: Proxy, kinesis:
         told = str(stream_error("inputs", "none", raised.value))
         assert name in told
         assert "hunter2" not in told.lower()
+        assert "POST" not in told
         assert "\n" not in told
+
+
+def test_a_refresh_of_credentials_that_failed_is_logged_without_the_answer(caplog: pytest.LogCaptureFixture) -> None:
+    def refused() -> dict[str, str]:
+        message = "x-amz-security-token:hunter2"
+        raise ConnectionError(message)
+
+    soon = datetime.now(UTC) + timedelta(seconds=30)
+    with pytest.raises(ConnectionError):
+        RefreshableCredentials("a", "b", "c", soon, refused, "assume-role").get_frozen_credentials()
+    assert "Refreshing temporary credentials failed" in caplog.text
+    assert "hunter2" not in caplog.text
 
 
 def test_a_role_is_asked_for_once_a_request_so_that_an_outage_of_sts_is_no_hang(

@@ -181,11 +181,11 @@ def test_a_request_takes_5_mib_at_the_most_keys_included(kinesis: KinesisLocal, 
     writer = Writer(kinesis, proxy, shards=1)
     proxy.rules["PutRecords"] = taken = Taken()
     limit = 5 << 20
-    # Five of a MiB are the limit to the byte; one more byte and the fifth goes with the next request.
-    _at_once(writer, [MOST_RECORD_BYTES] * 5 + [MOST_RECORD_BYTES] * 4 + [MOST_RECORD_BYTES - 1, 20])
+    # Five of a MiB are the limit to the byte; what would be a byte above it goes with the next request.
+    _at_once(writer, [MOST_RECORD_BYTES] * 5 + [MOST_RECORD_BYTES] * 4 + [MOST_RECORD_BYTES - 6, 7])
     writer.wait()
     writer.putter.end()
-    assert sorted(map(sum, taken.requests)) == [20, limit - 1, limit]
+    assert sorted(map(sum, taken.requests)) == [7, limit - 6, limit]
     assert sorted(map(len, taken.requests)) == [1, 5, 5]
 
 

@@ -473,3 +473,19 @@ def test_a_defect_of_who_looks_for_shards_ends_the_run(scene: Scene, monkeypatch
     with pytest.raises(StreamError, match=r"inputs, shards: a defect of Weir: RuntimeError\('no such thing'\)"):
         scene.until([reader], lambda: False)
     reader.close()
+
+
+def test_what_was_taken_and_could_not_be_made_an_item_of_does_not_count_as_read(scene: Scene) -> None:
+    reader = scene.reader(scene.begun())
+    scene.put(12, keys=1)
+    limit = time.monotonic() + WAIT_S
+    while not (taken := reader.messages(7)):
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    key = read_to_key(taken[0].partition())
+    assert key not in scene.saved(reader)["offsets"][scene.topic]
+    for record in taken:
+        reader.offsets[scene.topic][record.partition()] = record.offset() + 1
+    reader.messages(1)
+    assert scene.saved(reader)["offsets"][scene.topic][key] >= taken[0].timestamp()[1]
+    reader.close()
