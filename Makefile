@@ -1,5 +1,5 @@
-# make setup | demo | test | lint | bench | bench-quality | bench-state | live | chaos | chaos-live | chaos-kinesis | bench-kinesis | lock;
-# each sets up .venv first and needs nothing but Python 3.11 or 3.12.
+# make setup | demo | test | lint | format | bench | bench-quality | bench-state | bench-kinesis | live | chaos | chaos-live |
+# chaos-kinesis | image-check | lock; each sets up .venv first and needs nothing but Python 3.11 or 3.12.
 .PHONY: setup demo test lint bench bench-quality bench-state live chaos chaos-live chaos-kinesis bench-kinesis image-check lock format
 
 setup:
@@ -53,7 +53,8 @@ chaos-live: setup
 # The image without a container engine: the Dockerfile's steps in a plain directory, then what compose runs, over a Kafka.
 image-check: setup
 	.venv/bin/python -m load_tests.image --out image-out
-# The same over a stand-in for Kinesis, with streams split and merged at the moment of a kill; needs Node.
+
+# Chaos over a stand-in for Kinesis, with streams split and merged at the moment of a kill; needs Node.
 chaos-kinesis: setup
 	.venv/bin/python -m load_tests.chaos_kinesis --out chaos-kinesis-out --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 
@@ -61,7 +62,7 @@ chaos-kinesis: setup
 bench-kinesis: setup
 	.venv/bin/python -m load_tests.bench_kinesis --out bench-out/kinesis
 
-# Exact versions with hashes of everything, for both Python versions; and of what the image is made of.
+# Exact versions with hashes of everything, for both Python versions; of what the image is made of; and of uv itself.
 lock: setup
 	.venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 		--extra dev pyproject.toml -o requirements.lock
@@ -71,3 +72,5 @@ lock: setup
 		--python-version 3.11 --custom-compile-command "make lock" - -o deploy/bench.lock
 	echo hatchling | .venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate \
 		--python-version 3.11 --custom-compile-command "make lock" -c requirements.lock - -o deploy/build.lock
+	echo uv | .venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate \
+		--python-version 3.11 --custom-compile-command "make lock" - -o deploy/uv.lock

@@ -69,7 +69,10 @@ def check_state(state: Path) -> None:
     """
     refuse_half_restored(state)
     if not (state / MANIFEST).is_file():
-        msg = f"--state {state}: expected a folder that `weir replay --state` made, found no {MANIFEST} in it"
+        msg = (
+            f"--state {state}: expected a folder that `weir replay --state` or `weir decide` made, found no {MANIFEST} "
+            "in it"
+        )
         raise ConfigError(msg)
 
 

@@ -1,6 +1,7 @@
 """Backs a running replay up every so often: a process of its own each time, so that the flow's is not slowed down.
 
-A backup that fails is said on stderr and counted; the flow goes on, and the next one is made when it is due.
+A backup that fails is told (by a live flow as a line of its log) and counted; the flow goes on, and the next one is
+made when it is due.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -17,6 +19,14 @@ _ENDING_S: Final = 5.0
 _GRACE_S: Final = 10.0
 """How long a backup under way may take to end when the flow does; it is no backup then, as it has no manifest."""
 
+Tell = Callable[[str, float], object]
+"""(what went wrong, seconds until the next one is due): tells of a backup that failed."""
+
+
+def tell_stderr(error: str, every_s: float) -> None:
+    """A sentence on stderr."""
+    sys.stderr.write(f"weir: a backup failed, the next is due in {every_s:g} s: {error}\n")
+
 
 class BackupRuns:
     """Starts `weir state backup` every `every_s` seconds; use as a context.
@@ -25,9 +35,11 @@ class BackupRuns:
         counts: Backups made and failed so far, for metrics.json.
     """
 
-    def __init__(self, state: Path, url: str, every_s: float, keep: int) -> None:
+    def __init__(self, state: Path, url: str, every_s: float, keep: int, tell: Tell = tell_stderr) -> None:
         self.counts = {"made": 0, "failed": 0}
         self._every_s = every_s
+        self._manifest = state / "manifest.json"
+        self._tell = tell
         self._command = [sys.executable, "-m", "flows.cli", "state", "backup"]
         self._command += ["--state", str(state), "--to", url, "--keep", str(keep)]
         self._ending = threading.Event()
@@ -50,6 +62,8 @@ class BackupRuns:
 
     def _run(self) -> None:
         while not self._ending.wait(self._every_s):
+            if not self._manifest.is_file():
+                continue  # the flow is making its folder: there is nothing to back up yet
             with self._lock:
                 if self._ending.is_set():
                     return
@@ -68,7 +82,7 @@ class BackupRuns:
                 return  # the flow had begun to end, and gave it up
             else:
                 self.counts["failed"] += 1
-                sys.stderr.write(f"weir: a backup failed, the next is due in {self._every_s:g} s: {told}\n")
+                self._tell(told, self._every_s)
 
     def _wait(self, child: subprocess.Popen[bytes]) -> str:
         while True:

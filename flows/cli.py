@@ -357,7 +357,7 @@ def supervise(
 
 @policy_app.command("check")
 def policy_check(
-    file: Annotated[Path, typer.Argument(help="The policy.toml to check.")],
+    file: Annotated[Path, typer.Argument(help="The policy.toml to check, or the profile that holds it.")],
     features: Annotated[
         Path | None, typer.Option(help="features.toml it is for; default: the one beside the policy.")
     ] = None,
@@ -366,7 +366,7 @@ def policy_check(
     from operators.features import load_feature_set  # noqa: PLC0415
     from operators.policy_check import check_policy  # noqa: PLC0415
 
-    feature_set = load_feature_set(features or file.parent / "features.toml")
+    feature_set = load_feature_set(features or (file if file.is_dir() else file.parent) / "features.toml")
     typer.echo(str(check_policy(file, feature_set)))
 
 

@@ -224,4 +224,8 @@ def _backups(config: Config, member: Member | None) -> AbstractContextManager[An
     from state.object_store import ObjectStore  # noqa: PLC0415
 
     ObjectStore(state.backup_to)
-    return BackupRuns(state.folder, state.backup_to, state.backup_every_s, state.backup_keep)
+    return BackupRuns(state.folder, state.backup_to, state.backup_every_s, state.backup_keep, _tell_backup_failed)
+
+
+def _tell_backup_failed(error: str, every_s: float) -> None:
+    event_log("backups").error("backup_failed", extra=fields(error=error, next_in_s=every_s))

@@ -57,7 +57,10 @@ def recovery_file(state: Path) -> Path:
     parts = sorted((state / "recovery").glob("part-*.sqlite3"))
     if [part.name for part in parts] != [PART]:
         found = ", ".join(part.name for part in parts) or "none"
-        msg = f"state {state}: expected recovery/{PART}, found {found}; give a folder that `weir replay --state` made"
+        msg = (
+            f"state {state}: expected recovery/{PART}, found {found}; give a folder that `weir replay --state` or "
+            "`weir decide` made"
+        )
         raise StateError(msg)
     return parts[0]
 

@@ -12,7 +12,7 @@ from schemas.errors import WeirError
 
 state_app = typer.Typer(help="State: back up, restore, verify, inspect, get, forget.", no_args_is_help=True)
 
-_State = Annotated[Path, typer.Option(help="Folder that `weir replay --state` made.")]
+_State = Annotated[Path, typer.Option(help="Folder that `weir replay --state` or `weir decide` made.")]
 _From = Annotated[str, typer.Option("--from", help="file:///FOLDER or s3://BUCKET/PREFIX that was backed up to.")]
 _Backup = Annotated[str | None, typer.Option(help="Id of the backup; default: the newest.")]
 _Profile = Annotated[Path, typer.Option(help="The state's profile; it says what the records mean.")]

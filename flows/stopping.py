@@ -79,8 +79,9 @@ class StopSignals:
             readable, _, _ = select.select([self._pipe[0]], [], [], left)
             if not readable:
                 self._end(
-                    f"{self._who}: not stopped in order within {self._within_s:g} s (--stop-within); ended by force, "
-                    "nothing that was committed is lost; run the same command again to go on",
+                    f"{self._who}: not stopped in order within {self._within_s:g} s (--stop-within; in weir.toml "
+                    "decide.stop_within); ended by force, nothing that was committed is lost; run the same command "
+                    "again to go on",
                     STOP_EXPIRED,
                 )
             for number in os.read(self._pipe[0], 64):

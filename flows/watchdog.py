@@ -126,9 +126,9 @@ class Watchdog:
                 seen, since = counts, now
             elif now - since > self._allowed_s():
                 message = (
-                    f"{self._who}: no progress for {now - since:.0f} s (--no-progress-after {self._after_s:g}); "
-                    f"last: {last}; now {where_threads_are()}. Ended, so that a supervisor starts it again "
-                    "(docs/runbooks/crash.md)"
+                    f"{self._who}: no progress for {now - since:.0f} s (--no-progress-after {self._after_s:g}; in "
+                    f"weir.toml decide.no_progress_after); last: {last}; now {where_threads_are()}. Ended, so that a "
+                    "supervisor starts it again (docs/runbooks/crash.md)"
                 )
                 self._end(message, NO_PROGRESS)
                 return

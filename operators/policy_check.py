@@ -37,6 +37,16 @@ class PolicyReport:
     unused_entities: tuple[str, ...]
     warnings: tuple[str, ...]
 
+    def __str__(self) -> str:
+        """As the command prints it: what the policy is, then a line for each thing worth a second look."""
+        lines = [
+            f"policy {self.id} {self.version} ({self.hash[:12]}) is in order: {self.active} active, {self.shadow} "
+            f"shadow, {self.off} off rules over {len(self.features)} features"
+        ]
+        if self.unused_entities:
+            lines.append(f"no rule names anything of: {', '.join(self.unused_entities)}")
+        return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
+
 
 def check_policy(path: Path, feature_set: FeatureSet) -> PolicyReport:
     """Load a policy and look it over.

@@ -56,10 +56,12 @@ def every_record(state: Path) -> Iterator[bytes]:
         database.close()
 
 
-def pans_in_state(state: Path, pans: list[str]) -> list[str]:
-    """Which of `pans` stand in any record, read through RocksDB since compression hides text, or in any other file."""
+def pans_in_records(state: Path, pans: list[str]) -> list[str]:
+    """Which of `pans` stand in any record, read through RocksDB since compression hides text."""
     known = frozenset(pans)
-    found: set[str] = set()
-    for record in every_record(state):
-        found.update(find_pans(record, known))
-    return sorted(found) + pans_in_files(state, pans)
+    return sorted({found for record in every_record(state) for found in find_pans(record, known)})
+
+
+def pans_in_state(state: Path, pans: list[str]) -> list[str]:
+    """Which of `pans` stand in any record, or in any file."""
+    return pans_in_records(state, pans) + pans_in_files(state, pans)

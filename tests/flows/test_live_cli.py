@@ -109,6 +109,7 @@ def test_a_process_that_hangs_is_ended_by_its_watchdog(live: Live) -> None:
     assert process.returncode == NO_PROGRESS
     end = json.loads(errors.splitlines()[-1])
     assert "no progress for" in end["error"]
+    assert "in weir.toml decide.no_progress_after" in end["error"]
     assert end["exit_code"] == NO_PROGRESS
 
 

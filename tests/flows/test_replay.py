@@ -34,6 +34,7 @@ from schemas.errors import ConfigError, StateError
 from schemas.times import parse_rfc3339_us
 from schemas.tokens import TokenKeys
 from schemas.validate import Limits
+from state.store import StateHome
 from tests.flows.traffic import START, decisions, payment, write_events, write_profile
 
 NOW_US = int((START + timedelta(days=30)).timestamp()) * 1_000_000
@@ -458,8 +459,8 @@ def test_a_signal_ends_a_replay_in_order_and_it_goes_on(
 # Card numbers.
 
 
-def test_no_card_number_is_found_in_state_outputs_or_dead_letters(profile: Path, tmp_path: Path) -> None:
-    from tests.flows.pans import pans_in_files, pans_in_state, random_pans  # noqa: PLC0415
+def test_no_card_number_is_found_in_state_outputs_dead_letters_report_or_log(profile: Path, tmp_path: Path) -> None:
+    from tests.flows.pans import pans_in_files, pans_in_records, pans_in_state, random_pans  # noqa: PLC0415
 
     rng = random.Random(9)
     pans = random_pans(rng, 200)
@@ -475,16 +476,38 @@ def test_no_card_number_is_found_in_state_outputs_or_dead_letters(profile: Path,
         orjson.dumps({"account_id": pans[1], "pan": int(pans[2])}),
     ]
     (directory / "transactions.jsonl").write_bytes(b"\n".join(lines))
-    out, state = tmp_path / "out", tmp_path / "state"
-    replay(profile, directory, out, state=state, keys=TokenKeys.new("k1"))
+    out, state, log = tmp_path / "out", tmp_path / "state", tmp_path / "log"
+    log.mkdir()
+    (tmp_path / "pan-keys.toml").write_text(TokenKeys.new("k1").to_toml())
+    words = [sys.executable, "-m", "flows.cli", "replay", "--profile", str(profile), "--events", str(directory)]
+    words += ["--out", str(out), "--state", str(state), "--shards", "2"]
+    words += ["--pan-keys", str(tmp_path / "pan-keys.toml")]
+    with (log / "stdout").open("wb") as told, (log / "stderr").open("wb") as errors:
+        code = subprocess.run(words, stdout=told, stderr=errors, check=False, timeout=240).returncode
+    assert code == 0, (log / "stderr").read_text()
+    assert "200 payments decided" in (log / "stderr").read_text()
+    assert (out / "report.html").is_file()
     made = decisions(out)
     assert len(made) == 200
     assert all(one["card_id"] for one in made)
     assert pans_in_files(out, pans) == []
+    assert pans_in_files(log, pans) == []
     assert pans_in_state(state, pans) == []
-    # The scan itself finds one that is planted.
-    (out / "planted.log").write_text(f"card {pans[5]}")
-    assert pans_in_files(out, pans) == [pans[5]]
+    # The scans themselves find what is planted: in a log, in a record, and in a before-image once it is overwritten.
+    with (log / "stderr").open("a") as more:
+        more.write(f"weir: card {pans[5]} is wrong")
+    assert pans_in_files(log, pans) == [pans[5]]
+    shard = next(path.name for path in (state / "shards").iterdir() if path.is_dir())
+    with StateHome(state / "shards") as home:
+        store = home.open(shard, "planted", None)
+        store.put_many([(b"card", b"x" * 500 + pans[6].encode())])
+        store.commit()
+    assert pans_in_records(state, pans) == [pans[6]]
+    with StateHome(state / "shards") as home:
+        store = home.open(shard, "planted", 1)
+        store.put_many([(b"card", b"gone")])
+        store.commit()
+    assert pans_in_records(state, pans) == [pans[6]]
 
 
 @pytest.fixture(autouse=True)

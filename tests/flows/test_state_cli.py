@@ -457,7 +457,7 @@ def test_what_is_no_state_folder_is_refused(tmp_path: Path) -> None:
     for command in (["inspect"], ["verify"], ["backup", "--to", f"file://{tmp_path}/b"]):
         refused = run(*command, "--state", str(tmp_path))
         assert refused.returncode == 2
-        assert "expected a folder that `weir replay --state` made" in refused.stderr
+        assert "expected a folder that `weir replay --state` or `weir decide` made" in refused.stderr
 
 
 def test_a_manifest_tells_what_the_operator_needs(half: Path) -> None:

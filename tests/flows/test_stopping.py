@@ -38,7 +38,7 @@ def test_a_stop_that_takes_too_long_ends_by_force_with_a_code_of_its_own_and_is_
     process.send_signal(signal.SIGTERM)
     code, _, errors = ended(process)
     assert code == STOP_EXPIRED, errors
-    assert "not stopped in order within 0.5 s (--stop-within)" in errors
+    assert "not stopped in order within 0.5 s (--stop-within; in weir.toml decide.stop_within)" in errors
     code, _, errors = ended(replay.start("--batch", "500", "--epoch", "1"))
     assert code == 0, errors
     assert "payments decided in" in errors
