@@ -37,7 +37,7 @@ bench-quality: setup .venv-bench/bin/xgboost-ready
 bench-state: setup
 	.venv/bin/python -m load_tests.bench_growth --out bench-out/growth
 
-# From payment produced to decision consumed over a Kafka of its own, 1,000 a second: percentiles and what the tail is of.
+# From payment produced to decision consumed over a Kafka of its own, 1,000 a second, a learner beside it: percentiles and the tail.
 live: setup
 	.venv/bin/python -m load_tests.live --out live-out
 

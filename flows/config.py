@@ -16,13 +16,15 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from flows.config_table import Findings, Secret, Table
-from flows.streams import KINESIS, SCHEMES, url_fault
+from flows.streams import KINESIS, SCHEMES, Stream, parse_stream, refuse_mixed, url_fault, without_user
 from schemas.errors import ConfigError, WeirError
 from schemas.times import parse_rfc3339_us
 from schemas.validate import IDENTIFIER_FIELDS, Limits
 
 INPUTS: Final = ("transactions", "device_events", "identity_events", "outcomes")
 OUTPUTS: Final = ("decisions", "labelled_outcomes", "dead_letters")
+_DECIDED: Final = ("transactions", "device_events", "identity_events", "labelled_outcomes")
+"""What `weir decide` reads, in one order."""
 MODELS: Final = "models"
 """Stream of releases: read by `weir decide`, written by `weir learn` and `weir models`."""
 ALERTS: Final = "alerts"
@@ -232,7 +234,7 @@ def _config(path: Path, top: Table, problems: list[str]) -> Config:
             f"{path}: cluster.processes is {processes}; expected at most state.shards ({state.shards}): a shard has "
             "one owner"
         )
-    streams = _streams(top.table("streams"))
+    streams = _streams(top.table("streams"), problems)
     kafka = top.table("kafka")
     security = _security(kafka.table("security"))
     metrics = top.table("metrics")
@@ -271,7 +273,7 @@ def _config(path: Path, top: Table, problems: list[str]) -> Config:
     )
 
 
-def _streams(table: Table) -> dict[str, str]:
+def _streams(table: Table, problems: list[str]) -> dict[str, str]:
     streams: dict[str, str] = {}
     form = "a URL kafka://HOST:PORT[,HOST:PORT]/TOPIC or kinesis://STREAM[?region=REGION&...]"
     for name in (*INPUTS, *OUTPUTS, MODELS, ALERTS):
@@ -281,12 +283,17 @@ def _streams(table: Table) -> dict[str, str]:
             continue
         fault = _url_fault(url)
         if fault:
-            table.refuse(name, _without_user(url), f"{form}; {fault}")
+            table.refuse(name, without_user(url), f"{form}; {fault}")
         elif url in streams.values():
             table.refuse(name, url, "a topic of its own; another stream has this one")
         else:
             streams[name] = url
     table.close()
+    try:
+        read: dict[str, Stream] = {name: parse_stream(name, streams[name]) for name in _DECIDED if name in streams}
+        refuse_mixed(read, f"{table.file}: ")
+    except ConfigError as error:
+        problems.append(str(error))
     return streams
 
 
@@ -310,7 +317,7 @@ def _url_fault(url: str) -> str | None:
 
 
 def _without_user(url: str) -> str:
-    return re.sub(r"//[^/@]*@", "//[not shown]@", url)
+    return without_user(url)
 
 
 def _decide(table: Table, streams: Mapping[str, str]) -> DecideSection:
@@ -398,7 +405,7 @@ def _wire(table: Table) -> WireSection:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
             table.refuse(
-                "registry", _without_user(url), "a URL http://HOST:PORT or https://HOST, the user in registry_user"
+                "registry", without_user(url), "a URL http://HOST:PORT or https://HOST, the user in registry_user"
             )
     section = WireSection(
         format=table.choice("format", "avro", ("avro", "json")),

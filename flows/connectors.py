@@ -7,6 +7,7 @@ may be of several kinds (flows/mixed_publish.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from flows.kafka_client import one_cluster
@@ -17,7 +18,7 @@ from flows.kafka_source import SourceState
 from flows.kafka_transactions import fence_gone
 from flows.live_options import LiveOptions
 from flows.memory_streams import MemoryPublisher, MemoryQuestions, MemoryReader
-from flows.mixed_publish import MixedPublisher, MixedQuestions
+from flows.mixed_publish import MixedPublisher, MixedQuestions, SharedHooks
 from flows.source import Run
 from flows.stream_api import Publisher, Questions, Reader
 from flows.streams import KafkaStream, KinesisStream, MemoryStream, Stream
@@ -107,11 +108,12 @@ def open_publisher(
         raise ConfigError(message)
     kinds = _kinds(streams)
     if len(kinds) > 1:
+        shared = SharedHooks(options.hooks, len(kinds))
         return MixedPublisher(
             {
                 output: publisher
-                for own in kinds
-                for publisher in (open_publisher(own, options, run, manifest),)
+                for number, own in enumerate(kinds)
+                for publisher in (open_publisher(own, replace(options, hooks=shared.of(number)), run, manifest),)
                 for output in own
             }
         )

@@ -13,9 +13,10 @@ import orjson
 from flows.backup import MANIFEST, SHARDS, check_state, readable, state_keys
 from flows.profile import Profile, load_profile
 from flows.recovery import read_recovery, recovery_file
-from operators.describe import LEDGER, EntityRecords, describe_record, sort_of
-from operators.erasure import Finder, Forgetting, Subject, order_of_steps
+from operators.describe import LABEL_JOIN, LEDGER, EntityRecords, describe_record, sort_of
+from operators.erasure import READ_FROM, Finder, Forgetting, Subject, order_of_steps
 from operators.features import split_key
+from operators.label_join import COUNTS, counts_after
 from operators.record_formats import format_of
 from schemas.errors import ConfigError
 from schemas.pan import looks_like_pan
@@ -167,18 +168,19 @@ def forget(
     check_state(state)
     loaded = _profile(state, profile)
     finder = Finder(loaded.features, account)
-    if not finder.knows_accounts and decisions is None:
-        msg = (
-            f"--profile {profile}: no entity has account_id in its key, so the state does not say which payments are "
-            "the account's; give the published decisions too (--decisions out/decisions.jsonl)"
-        )
-        raise ConfigError(msg)
     known = read_recovery(recovery_file(state))
     counts = {"records_deleted": 0, "records_changed": 0}
     with Eraser(state / SHARDS, known.versions, options, state_keys(), format_of) as eraser:
         steps = order_of_steps(eraser.steps())
+        learner = any(step == LABEL_JOIN for _, step in steps)
+        if not (finder.knows_accounts or learner) and decisions is None:
+            msg = (
+                f"--profile {profile}: no entity has account_id in its key, so the state does not say which payments "
+                "are the account's; give the published decisions too (--decisions out/decisions.jsonl)"
+            )
+            raise ConfigError(msg)
         for shard, step in steps:
-            if step in {"seen", "decide"}:
+            if step in READ_FROM:
                 finder.look(step, eraser.records(shard, step))
         subject = finder.found()
         if decisions is not None:
@@ -186,12 +188,18 @@ def forget(
         forgetting = Forgetting(loaded.features, subject, secrets.token_bytes(32))
         for shard, step in steps:
             changes: list[tuple[bytes, bytes | None]] = []
+            waited: list[tuple[bytes, bytes, bytes | None]] = []
             forgetting.enter(shard, step, partial(eraser.get, shard, step))
             for key, value in eraser.records(shard, step):
                 change = forgetting.change(step, key, value)
                 if change is not None:
                     changes.append(change)
                     counts["records_deleted" if change[1] is None else "records_changed"] += 1
+                    if step == LABEL_JOIN:
+                        waited.append((key, value, change[1]))
+            counted = eraser.get(shard, step, COUNTS) if waited else None
+            if counted is not None:
+                changes.append((COUNTS, counts_after(counted, waited)))
             for start in range(0, len(changes), _WRITTEN_AT_ONCE):
                 eraser.write(shard, step, changes[start : start + _WRITTEN_AT_ONCE])
         eraser.finish()

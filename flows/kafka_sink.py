@@ -278,6 +278,20 @@ class Slot(StatefulSinkPartition[Sequence[LivePublication], SlotState]):
         self._outputs.close()
 
 
+def earliest(begins: Sequence[Offsets]) -> Offsets:
+    """From where on slots find all that they do not know.
+
+    A partition that one of them does not name is left out, so that it is read from its first record on: slots of
+    several processes, which one process goes on with, may have been told of a new partition at different times.
+    """
+    found: Offsets = {}
+    for topic in set().union(*begins):
+        told = [begin.get(topic, {}) for begin in begins]
+        named = set.intersection(*(set(one) for one in told))
+        found[topic] = {partition: min(one[partition] for one in told) for partition in named}
+    return found
+
+
 class Outputs:
     """The slots of one process and what they share.
 
@@ -364,13 +378,7 @@ class Outputs:
         self._adopted = True
         for name in self._own:
             self.slot(name, None)
-        begin: Offsets = {}
-        for slot in self._slots.values():
-            for topic, found in slot.begin.items():
-                own = begin.setdefault(topic, {})
-                for partition, offset in found.items():
-                    own[partition] = min(offset, own.get(partition, offset))
-        for message in self.publisher.read_back(begin):
+        for message in self.publisher.read_back(earliest([slot.begin for slot in self._slots.values()])):
             headers = message.headers() or []
             identity = next((value for name, value in headers if name == IDENTITY), None)
             if identity is None:

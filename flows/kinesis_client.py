@@ -7,7 +7,9 @@ the URL they are those of the role, renewed before they expire. No message and n
 
 from __future__ import annotations
 
+import logging
 import random
+import re
 import sys
 import threading
 import time
@@ -58,6 +60,7 @@ _PASSING: Final = frozenset(
         "InternalFailure",
         "InternalServerError",
         "InternalFailureException",
+        "IDPCommunicationError",  # of STS, when it does not reach who vouches for a service account
         "ServiceUnavailable",
         "RequestTimeout",
         "RequestTimeoutException",
@@ -76,7 +79,26 @@ _HINTS: Final = {
     "NoRegionError": "give region=... in the URL, or AWS_REGION",
 }
 
+_SIGNED: Final = re.compile(r"The Canonical String|The String-to-Sign|Authorization=", re.IGNORECASE)
+"""Behind these AWS repeats the request, its headers included."""
+_SECRETIVE: Final = re.compile(
+    r"\b(?:AKIA|ASIA)[A-Z0-9]{8,}|(?:x-amz-security-token|credential|signature)\s*[:=]\s*\S+", re.IGNORECASE
+)
+_MOST_TOLD: Final = 500
+
 T = TypeVar("T")
+
+
+class _WithoutTrace(logging.Filter):
+    """A refresh that failed is told, not the error's text: `hear` tells that, without what is secret."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Called for each record of the logger."""
+        record.exc_info = None
+        return True
+
+
+logging.getLogger("botocore.credentials").addFilter(_WithoutTrace())
 
 
 def error_name(raised: Exception) -> str:
@@ -106,12 +128,19 @@ def stream_error(side: str, what: str, raised: Exception) -> StreamError:
     Args:
         side: inputs or outputs.
         what: Stream or shard it is about.
-        raised: By the client; its text holds no credentials.
+        raised: By the client; what in its text may be part of credentials is left out.
     """
     name = error_name(raised)
     hint = _HINTS.get(name, "start again; if it comes back, see docs/aws.md")
     told = raised.response.get("Error", {}).get("Message") if isinstance(raised, boto.ClientError) else str(raised)
-    return StreamError(f"{side} {what}: {name}: {told}; {hint}")
+    return StreamError(f"{side} {what}: {name}: {_told(str(told or 'no more is told'))}; {hint}")
+
+
+def _told(text: str) -> str:
+    """What AWS says, in one line: a refused signature is answered with all that was signed, session token included."""
+    text = _SIGNED.split(text, maxsplit=1)[0]
+    text = " ".join(_SECRETIVE.sub("(not shown)", text).split())
+    return text if len(text) <= _MOST_TOLD else f"{text[:_MOST_TOLD]}..."
 
 
 def client_of(stream: KinesisStream) -> Any:
@@ -127,19 +156,17 @@ def client_of(stream: KinesisStream) -> Any:
         return session.client(
             "kinesis",
             endpoint_url=stream.endpoint,
-            config=Config(
-                connect_timeout=_CONNECT_S,
-                read_timeout=_ANSWER_S,
-                retries={"total_max_attempts": 1},
-                max_pool_connections=64,
-                tcp_keepalive=True,
-                parameter_validation=False,
-                user_agent_extra="weir",
+            config=_bounds().merge(
+                Config(max_pool_connections=64, tcp_keepalive=True, parameter_validation=False, user_agent_extra="weir")
             ),
         )
     except boto.BotoCoreError as raised:
         message = f"{stream.topic}: {error_name(raised)}: {raised}; {_HINTS.get(error_name(raised), 'see docs/aws.md')}"
         raise ConfigError(message) from raised
+
+
+def _bounds() -> Config:
+    return Config(connect_timeout=_CONNECT_S, read_timeout=_ANSWER_S, retries={"total_max_attempts": 1})
 
 
 def _assume(session: Any, role: str, external_id: str | None) -> None:
@@ -149,7 +176,12 @@ def _assume(session: Any, role: str, external_id: str | None) -> None:
     if source is None:
         raise boto.NoCredentialsError
     more = {"RoleSessionName": _SESSION} | ({"ExternalId": external_id} if external_id else {})
-    fetcher = AssumeRoleCredentialFetcher(inner.create_client, source, role, extra_args=more)
+
+    def sts(service: str, **told: Any) -> Any:
+        # botocore's own bounds, five times a minute, would keep all requests waiting that need new credentials.
+        return inner.create_client(service, config=_bounds(), **told)
+
+    fetcher = AssumeRoleCredentialFetcher(sts, source, role, extra_args=more)
     inner._credentials = DeferredRefreshableCredentials(  # noqa: SLF001 - likewise
         refresh_using=fetcher.fetch_credentials, method="assume-role"
     )
@@ -200,6 +232,11 @@ class KinesisWatch:
         self._told = -TELL_EVERY_S
         self._failing_since: float | None = None
         self._down = False
+        self._answered = False
+
+    def refused(self, code: str) -> None:
+        """A part of a request was refused, and is asked for again."""
+        self._hooks.broker_error(self.side, code)
 
     def hear(self, what: str, raised: Exception) -> str:
         """A request failed; returns the error's kind, and keeps a fatal one."""
@@ -237,9 +274,10 @@ class KinesisWatch:
 
     def up(self) -> None:
         """A request was answered."""
-        if self._failing_since is None and not self._down:
+        if self._answered and self._failing_since is None and not self._down:
             return
         with self._lock:
+            self._answered = True
             self._failing_since = None
             if self._down:
                 self._down = False

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from flows.kinesis_client import EXPIRED, FATAL, THROTTLED, Backoff, ClientFault, KinesisWatch, error_name
 from flows.kinesis_records import Record, messages
-from flows.kinesis_shards import RUNBOOK, iterator_of
+from flows.kinesis_shards import RUNBOOK, check_held, facts_of, iterator_of
 from schemas.errors import StreamError, StreamPositionError
 
 _LIMIT: Final = 10_000
@@ -49,6 +49,19 @@ class Batch:
     ended: bool
 
 
+@dataclass(slots=True)
+class Held:
+    """Whether what was not read is held still.
+
+    Attributes:
+        read_to_ms: What arrived before has been read, None: nothing is known.
+        retention_ms: How long the stream holds records, as far as is known.
+    """
+
+    read_to_ms: int | None
+    retention_ms: int
+
+
 class Poller(threading.Thread):
     """Reads a shard until it ends, or `end` is called.
 
@@ -58,7 +71,15 @@ class Poller(threading.Thread):
     """
 
     def __init__(
-        self, client: Any, topic: str, name: str, number: int, place: int, poll_s: float, watch: KinesisWatch
+        self,
+        client: Any,
+        topic: str,
+        name: str,
+        number: int,
+        place: int,
+        poll_s: float,
+        held: Held,
+        watch: KinesisWatch,
     ) -> None:
         """Prepare; `start` begins.
 
@@ -69,6 +90,7 @@ class Poller(threading.Thread):
             number: Of the shard.
             place: Where to begin (flows/kinesis_shards.py).
             poll_s: Between two reads, if nobody else reads.
+            held: Up to when the shard was read, and for how long it holds records.
             watch: Hears of errors.
         """
         super().__init__(name=f"{topic}/{number}", daemon=True)
@@ -80,6 +102,7 @@ class Poller(threading.Thread):
         self._number = number
         self._place = place
         self._poll_s = poll_s
+        self._held = held
         self._watch = watch
         self._backoff = Backoff()
         self._room = threading.Event()
@@ -116,6 +139,7 @@ class Poller(threading.Thread):
                 if iterator is None:
                     iterator = iterator_of(self._client, self._stream, self._number, self._place)
                 answer = self._client.get_records(ShardIterator=iterator, Limit=_LIMIT)
+                self._check_held()
             except ClientFault as raised:
                 iterator, wait_s = self._failed(raised, iterator)
                 if wait_s is None:
@@ -132,14 +156,29 @@ class Poller(threading.Thread):
             spent_s = time.monotonic() - started
             self._done.wait(max(0.0, self.interval_s * self._random.uniform(1.0, 1.0 + _JITTER) - spent_s))
 
+    def _check_held(self) -> None:
+        """Refuse an answer that comes so late that Kinesis may have left out, without a word, what it holds no more.
+
+        Raises:
+            StreamPositionError: Retention has passed where the shard was read to.
+            ClientError, BotoCoreError: Kinesis does not say what it holds; the answer is not used.
+        """
+        held = self._held
+        if held.read_to_ms is None or time.time_ns() // 1_000_000 - held.read_to_ms <= held.retention_ms:
+            return
+        facts = facts_of(self._client, self._stream)  # it may have been set to more meanwhile
+        held.retention_ms = facts.retention_ms
+        check_held(self._watch.side, self._topic, self._number, held.read_to_ms, facts)
+
     def _deliver(self, answer: Any, *, ended: bool) -> None:
         behind_ms = int(answer.get("MillisBehindLatest") or 0)
         records = messages(self._topic, self._number, answer["Records"], self._place)
         if records:
             self._place = records[-1].offset() + 1
+        read_to_ms = self._held.read_to_ms = time.time_ns() // 1_000_000 - behind_ms
         if records or ended or not behind_ms:
             self._room.clear()
-            self.batch = Batch(records, behind_ms, time.time_ns() // 1_000_000 - behind_ms, self._place, ended)
+            self.batch = Batch(records, behind_ms, read_to_ms, self._place, ended)
 
     def _failed(self, raised: Exception, iterator: str | None) -> tuple[str | None, float | None]:
         """(iterator to go on with, how long to wait); None: it is over."""

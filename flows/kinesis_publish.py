@@ -16,6 +16,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import orjson
@@ -34,7 +35,7 @@ from flows.kinesis_client import (
 )
 from flows.kinesis_put import MOST_RECORD_BYTES, Put, Putter
 from flows.kinesis_records import Record, messages, wrapped
-from flows.kinesis_shards import FINISHED, FIRST, check_held, facts_of, from_time, read_on
+from flows.kinesis_shards import FINISHED, FIRST, Places, check_read_back, facts_of, from_time, read_on, time_of
 from flows.live_options import LiveOptions
 from flows.publish import (
     DEAD_LETTERS,
@@ -60,6 +61,7 @@ _SKEW_MS: Final = 60_000
 _VISIBLE_S: Final = 1.0
 """What the run before has put last can be read after so long."""
 _LOOK_S: Final = 0.02
+_BEAT_S: Final = 0.5
 
 
 class KinesisPublisher:
@@ -115,6 +117,13 @@ class KinesisPublisher:
         )
 
     def _look(self) -> None:
+        try:
+            self._ask_on()
+        except Exception as defect:
+            message = f"{_SIDE}: a defect of Weir: {defect!r}; report it"
+            self.watch.refuse(StreamError(message))
+
+    def _ask_on(self) -> None:
         """While nothing moves, ask whether Kinesis is there: who waits inside the engine for a peer's records hears it.
 
         A process without records under way waits there for one that has some, and an outage must not look like a hang.
@@ -232,13 +241,16 @@ class KinesisPublisher:
 
     def _wait_for(self, epoch: HandedOver) -> None:
         self._hear()
+        beaten = time.monotonic()
         while epoch.pending:
-            try:
-                self._take(self._stood.get(timeout=0.5))
-            except queue.Empty:
+            with suppress(queue.Empty):
+                self._take(self._stood.get(timeout=_BEAT_S))
+            self._hear()
+            # Also while one record after the other comes to stand: a hot key takes minutes, and that is no hang.
+            if time.monotonic() - beaten >= _BEAT_S:
+                beaten = time.monotonic()
                 self._run.pulse.beat(f"waiting until {epoch.pending} records stand in their streams")
             self.check()
-            self._hear()
         self.check()
 
     def read_back(self, begin: Offsets) -> Iterator[Record]:
@@ -255,8 +267,9 @@ class KinesisPublisher:
             topic = stream.topic
             places = begin.get(topic, {})
             facts = self._known[output] = self._asked(output)
-            if AS_OF in places and facts.shards:
-                check_held(_SIDE, topic, next(iter(facts.shards)), places[AS_OF], facts)
+            since_ms = _since_ms(places)
+            if since_ms is not None:
+                check_read_back(topic, since_ms, facts)
             ends = self._epoch.ends[topic]
             for number in facts.shards:
                 ends[number] = places.get(number, FIRST)
@@ -319,3 +332,14 @@ class KinesisPublisher:
         self._done.set()
         for putter in self._putters.values():
             putter.end()
+
+
+def _since_ms(places: Places) -> int | None:
+    """Since when records of ours may stand in a stream that the state does not know; None when it knows nothing of it.
+
+    A flow that was killed before its first commit has the places of its manifest only, which are times.
+    """
+    if AS_OF in places:
+        return places[AS_OF]
+    times = (time_of(place) for number, place in places.items() if number >= 0)
+    return min((ms for ms in times if ms is not None), default=None)

@@ -202,14 +202,18 @@ class Putter:
         stood: list[Put] = []
         refused: list[Put] = []
         unsure: list[Put] = []
+        codes: set[str] = set()
         for one, told in zip(request, answer["Records"], strict=True):
             code = told.get("ErrorCode")
             if not code:
                 one.place = shard_number(told["ShardId"]), position(told["SequenceNumber"])
                 stood.append(one)
             else:
+                codes.add(code)
                 (unsure if code == _INTERNAL else refused).append(one)
         self._finish(stood)
+        for code in codes:
+            self._watch.refused(code)
         if refused:
             self._again(refused, throttled=True)
         if unsure:

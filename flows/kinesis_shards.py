@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
@@ -179,6 +179,49 @@ def check_held(side: str, topic: str, number: int, read_to_ms: int, facts: Strea
         f"retention may have deleted what was not read; see {RUNBOOK}"
     )
     raise StreamPositionError(message)
+
+
+def check_read(side: str, topic: str, read_to_ms: Iterable[int], facts: StreamFacts) -> None:
+    """Refuse to go on where nothing was read of a stream for longer than it holds.
+
+    Args:
+        side: inputs or outputs.
+        topic: What the stream is called.
+        read_to_ms: Of all its shards of which it is known, those that are finished too.
+        facts: Of the stream.
+
+    Raises:
+        StreamPositionError: naming stream, times and the runbook.
+    """
+    latest_ms = max(read_to_ms, default=None)
+    held_from_ms = facts.now_ms - facts.retention_ms
+    if latest_ms is not None and latest_ms < held_from_ms:
+        message = (
+            f"{side} {topic}: nothing that arrived since {_time(latest_ms)} has been read, the stream holds what "
+            f"arrived since {_time(held_from_ms)}: retention may have deleted what was not read; see {RUNBOOK}"
+        )
+        raise StreamPositionError(message)
+
+
+def check_read_back(topic: str, since_ms: int, facts: StreamFacts) -> None:
+    """Refuse to go on where records of ours may have been deleted that the state does not know.
+
+    Args:
+        topic: What the stream is called.
+        since_ms: What was published since, the state does not know.
+        facts: Of the stream.
+
+    Raises:
+        StreamPositionError: naming stream, times and the runbook.
+    """
+    held_from_ms = facts.now_ms - facts.retention_ms
+    if since_ms < held_from_ms:
+        message = (
+            f"outputs {topic}: what was published since {_time(since_ms)} must be read back, the stream holds what "
+            f"arrived since {_time(held_from_ms)}: retention may have deleted records that would now be published "
+            f"twice; see {RUNBOOK}"
+        )
+        raise StreamPositionError(message)
 
 
 def read_on(client: Any, name: str, number: int, place: int) -> Iterator[Sequence[Mapping[str, Any]]]:

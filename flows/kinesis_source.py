@@ -22,13 +22,14 @@ from flows.arrivals import Arrivals, Place
 from flows.kafka_client import Offsets
 from flows.kafka_source import SourceState
 from flows.kinesis_client import AGAIN_S, ClientFault, KinesisWatch, asked, client_of
-from flows.kinesis_poll import Poller
+from flows.kinesis_poll import Held, Poller
 from flows.kinesis_records import Record
 from flows.kinesis_shards import (
     FINISHED,
     FIRST,
     StreamFacts,
     check_held,
+    check_read,
     facts_of,
     read_to_key,
     shards_of,
@@ -37,7 +38,7 @@ from flows.kinesis_shards import (
 from flows.live_options import LiveOptions
 from flows.source import Run
 from flows.streams import KinesisStream
-from schemas.errors import WeirError
+from schemas.errors import StreamError, WeirError
 
 _CROWD: Final = 4
 """Batches of one shard that wait while others catch up, before no more of it is taken."""
@@ -86,6 +87,8 @@ class KinesisReader:
         self._clients = {stream.topic: clients[stream.account] for stream in streams}
         self._pollers: dict[Place, Poller] = {}
         self._ending: dict[Place, int] = {}
+        self._fetched_to: dict[Place, int] = {}
+        self._taken_ms: dict[Place, int] = {}
         self._appended_ms: dict[Place, int] = {}
         self._read_to_ms: dict[Place, int] = {}
         self._behind_ms: dict[Place, int] = {}
@@ -120,6 +123,8 @@ class KinesisReader:
             read_to_ms = known.get(read_to_key(number), time_of(place))
             if number >= 0 and place != FINISHED and self._own(number) and read_to_ms is not None:
                 check_held("inputs", topic, number, read_to_ms, facts)
+        # Of a child nothing is known until it was read once: what it held is told by when its parents ended.
+        check_read("inputs", topic, (ms for key, ms in known.items() if key < 0), facts)
 
     def _assign(self) -> None:
         """Read from the shards of ours that may be begun."""
@@ -136,8 +141,11 @@ class KinesisReader:
                     waits = True
                     continue
                 offsets[number] = place
+                read_to_ms = begun.get(read_to_key(number))
+                if read_to_ms is not None:
+                    offsets[read_to_key(number)] = read_to_ms
                 if place != FINISHED:
-                    self._begin(topic, number, place, begun.get(read_to_key(number)))
+                    self._begin(topic, number, place, read_to_ms)
             self._options.hooks.assigned(topic, sum(1 for one in self._pollers if one[0] == topic))
         if waits:
             self._waits.set()
@@ -147,9 +155,12 @@ class KinesisReader:
     def _begin(self, topic: str, number: int, place: int, read_to_ms: int | None) -> None:
         stream = self._streams[topic]
         if read_to_ms is not None:
-            self._read_to_ms[topic, number] = self.offsets[topic][read_to_key(number)] = read_to_ms
+            self._read_to_ms[topic, number] = read_to_ms
         self.arrivals.add((topic, number))
-        poller = Poller(self._clients[topic], topic, stream.name, number, place, stream.poll_ms / 1_000, self.watch)
+        held = Held(read_to_ms, self._facts[topic].retention_ms)
+        poller = Poller(
+            self._clients[topic], topic, stream.name, number, place, stream.poll_ms / 1_000, held, self.watch
+        )
         self._pollers[topic, number] = poller
         poller.start()
 
@@ -163,6 +174,14 @@ class KinesisReader:
         return any(state["offsets"].get(topic, {}).get(parent) == FINISHED for state in states)
 
     def _look(self) -> None:
+        try:
+            self._look_on()
+        except Exception as defect:
+            # A thread that dies would look like a stream that is never resharded.
+            message = f"{self.watch.side}, shards: a defect of Weir: {defect!r}; report it"
+            self.watch.refuse(StreamError(message))
+
+    def _look_on(self) -> None:
         """Look for shards, and while one waits for parents that others read, at what those have committed."""
         looked = eager_until = time.monotonic()
         away = False
@@ -204,6 +223,10 @@ class KinesisReader:
         """
         if self.watch.fault is not None:
             self.watch.check()
+        if self._taken_ms:
+            # Who asks for more has made items of all that was taken; before that (a registry is away) it is not read.
+            self._appended_ms.update(self._taken_ms)
+            self._taken_ms = {}
         if self._ending:
             self._finish()
         found = self._found
@@ -216,7 +239,7 @@ class KinesisReader:
             self._fetch(set(arrivals.crowded(_CROWD * most)))
             taken = arrivals.take(most) if arrivals.waiting else []
         for record in taken:
-            self._appended_ms[record.topic(), record.partition()] = record.timestamp()[1]
+            self._taken_ms[record.topic(), record.partition()] = record.timestamp()[1]
         return taken
 
     def _fetch(self, crowd: set[Place]) -> None:
@@ -227,6 +250,7 @@ class KinesisReader:
                 continue
             for record in batch.records:
                 self.arrivals.push(record)
+            self._fetched_to[place] = batch.place
             self._behind_ms[place] = batch.behind_ms
             self._read_to_ms[place] = batch.read_to_ms
             if batch.ended:
@@ -241,9 +265,10 @@ class KinesisReader:
         for place in done:
             topic, number = place
             self.offsets[topic][number] = FINISHED
-            self.offsets[topic].pop(read_to_key(number), None)
-            for kept in (self._ending, self._pollers, self._appended_ms, self._read_to_ms, self._behind_ms):
+            self.offsets[topic][read_to_key(number)] = self._read_to_ms[place]
+            for kept in (self._pollers, self._ending, self._fetched_to, self._appended_ms, self._read_to_ms):
                 kept.pop(place, None)
+            self._behind_ms.pop(place, None)
             self._run.pulse.beat(f"shard {topic}/{number} has ended")
         if done:
             self._assign()
@@ -251,9 +276,10 @@ class KinesisReader:
 
     def commit(self) -> None:
         """Called before a snapshot: note up to when what arrived has been read."""
-        behind = self.arrivals.waiting > 0
         for place in self._pollers:
             topic, number = place
+            # Shard by shard: on a busy stream something always waits, and an idle shard would seem unread for days.
+            behind = place in self._fetched_to and self.offsets[topic][number] < self._fetched_to[place]
             ms = self._appended_ms.get(place) if behind else self._read_to_ms.get(place)
             key = read_to_key(number)
             if ms is not None and ms > self.offsets[topic].get(key, 0):

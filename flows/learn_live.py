@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from flows.streams import KafkaStream, KinesisStream, kafka_stream, parse_stream
+from flows.streams import KafkaStream, KinesisStream, kafka_stream, parse_stream, refuse_mixed
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def learner_config(config: Config) -> Config:
         kafka_stream("models", config.streams["models"])  # who starts reads it to its end: a compacted topic's
     learn, state = config.learn, config.state
     kinds = {name: parse_stream(name, config.streams[name]) for name in ("decisions", "outcomes")}
+    refuse_mixed(kinds, f"{config.path}: ")
     if learn.settle_s < KINESIS_SETTLED_S and any(isinstance(stream, KinesisStream) for stream in kinds.values()):
         message = (
             f"{config.path}: learn.settle is {learn.settle_s:g} s; expected at least {KINESIS_SETTLED_S:g} s with "

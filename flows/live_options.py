@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from flows.live_hooks import LiveHooks, NoHooks
-from flows.streams import Stream, parse_stream
+from flows.streams import Stream, parse_stream, refuse_mixed
 from schemas.errors import ConfigError
 from schemas.tokens import TokenKeys
 from schemas.validate import Limits
@@ -151,12 +151,7 @@ class LiveOptions:
                 message = f"streams {taken[stream]} and {name}: expected a topic each, found {stream.topic!r} for both"
                 raise ConfigError(message)
             taken[stream] = name
-        if len({type(stream) for stream in inputs.values()}) > 1:
-            message = (
-                f"inputs: expected all on Kafka or all on Kinesis, since one reader has one order; found both: "
-                f"{', '.join(f'{name} = {told.topic!r}' for name, told in inputs.items())}"
-            )
-            raise ConfigError(message)
+        refuse_mixed(inputs)
         for side, streams in (("inputs", inputs), ("outputs", outputs)):
             names = [stream.topic for stream in streams.values()]
             for name, stream in streams.items():

@@ -5,14 +5,66 @@ An epoch is over when it is over for all; what a snapshot keeps is the places of
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 from flows.kafka_client import Offsets
+from flows.live_hooks import LiveHooks
 from flows.live_options import Start
 from flows.stream_api import Publisher, Questions
 from schemas.wire import Header
+
+
+class SharedHooks:
+    """Hooks of outputs of several kinds: their servers are up, and they are ready, when that holds for all kinds."""
+
+    def __init__(self, hooks: LiveHooks, kinds: int) -> None:
+        """Prepare.
+
+        Args:
+            hooks: Told of the worst of all kinds; all else as it is.
+            kinds: How many there are.
+        """
+        self.hooks = hooks
+        self._up = [True] * kinds
+        self._ready = [(False, "not begun yet")] * kinds
+        self._lock = threading.Lock()
+
+    def of(self, kind: int) -> LiveHooks:
+        """The hooks of one kind, numbered from 0."""
+        return cast(LiveHooks, _KindHooks(self, kind))  # what it does not have itself it takes from `hooks`
+
+    def broker_up(self, kind: int, side: str, up: bool) -> None:
+        """Whether the servers of a kind answer."""
+        with self._lock:
+            self._up[kind] = up
+            self.hooks.broker_up(side, all(self._up))
+
+    def set_ready(self, kind: int, part: str, ready: bool, why: str) -> None:
+        """Whether a kind is ready."""
+        with self._lock:
+            self._ready[kind] = (ready, why)
+            waits = next((told for told in self._ready if not told[0]), None)
+            self.hooks.set_ready(part, *(waits or (ready, why)))
+
+
+class _KindHooks:
+    """See `SharedHooks.of`."""
+
+    def __init__(self, shared: SharedHooks, kind: int) -> None:
+        self._shared = shared
+        self._kind = kind
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._shared.hooks, name)
+
+    def broker_up(self, side: str, up: bool, /) -> None:
+        self._shared.broker_up(self._kind, side, up)
+
+    def set_ready(self, part: str, ready: bool, why: str, /) -> None:
+        self._shared.set_ready(self._kind, part, ready, why)
 
 
 class MixedPublisher:

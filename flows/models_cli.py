@@ -272,11 +272,18 @@ def _found(desk: _Desk, start: str) -> dict[str, Any]:
 
 
 def _fits(desk: _Desk, record: dict[str, Any]) -> None:
-    """Whether the release could decide: artefact intact, feature set the profile's."""
+    """Whether the release could decide: artefact intact, feature set the profile's, model declared there."""
     from flows.profile import load_profile  # noqa: PLC0415  # --help must not wait for it
 
     desk.store.get(record["sha256"])
-    features = load_profile(desk.config.profile).features
+    profile = load_profile(desk.config.profile)
+    features = profile.features
+    if record["model_id"] not in profile.restores():
+        message = (
+            f"release {record['sha256'][:12]} is of model {record['model_id']!r}; {desk.config.profile}/learning.toml "
+            f"declares {', '.join(profile.restores()) or 'none'}: decide would refuse it"
+        )
+        raise ConfigError(message)
     if features.hash != record["feature_set_hash"]:
         message = (
             f"release {record['sha256'][:12]} was trained on feature set {record['feature_set_hash'][:12]}, "

@@ -177,7 +177,9 @@ class ReleaseWatch:
         rivals = {model.id: hashes[model.id] for model in models[1:]}
         self._rivals = rivals
         self._held = {one: model for one, model in self._held.items() if one in rivals.values()}
-        if hashes != self._current.hashes or canary != self._current.canary:
+        # Equal mappings may have another champion: it and a rival have changed places.
+        now = self._current
+        if (champion.id, canary, hashes) != (now.models[0].id, now.canary, now.hashes):
             self._current = Announced(tuple(models), hashes, canary)
             self._hooks.serving(1, int(canary is not None), len(rivals) - int(canary is not None))
             self._log.info("roster", extra=fields(champion=champion.id, canary=canary, models=hashes))

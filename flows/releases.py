@@ -82,6 +82,12 @@ class ReleaseReader:
             run.stop.is_set,
             self._client,
         )
+        if count > 1:
+            message = (
+                f"{topic} has {count} partitions; expected 1, since what is announced has one order (weir topics apply "
+                "makes it so)"
+            )
+            raise StreamError(message)
         self._ends: dict[int, int] = {}
         placed = []
         for number in range(count):

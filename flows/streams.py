@@ -6,6 +6,7 @@ For programs that run a flow inside themselves, memory://NAME (flows/memory_stre
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
@@ -106,6 +107,31 @@ Stream = KafkaStream | KinesisStream | MemoryStream
 """What a URL can name; other schemes join here."""
 
 
+def refuse_mixed(inputs: Mapping[str, Stream], where: str = "") -> None:
+    """Refuse inputs of several kinds.
+
+    Args:
+        inputs: By the name in [streams].
+        where: Put before the message, such as "weir.toml: ".
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    first = next(iter(inputs), "")
+    for name, stream in inputs.items():
+        if type(stream) is not type(inputs[first]):
+            message = (
+                f"{where}streams.{name} is {_scheme(stream)}:// ({stream.topic}); expected "
+                f"{_scheme(inputs[first])}:// as streams.{first} is: all inputs of a flow are of one kind, since one "
+                "reader puts them into one order; outputs may differ (docs/aws.md)"
+            )
+            raise ConfigError(message)
+
+
+def _scheme(stream: Stream) -> str:
+    return {KafkaStream: KAFKA, KinesisStream: KINESIS, MemoryStream: MEMORY}[type(stream)]
+
+
 def url_fault(url: str) -> str | None:
     """What is wrong with a stream's URL, None when nothing is; for messages that list several faults."""
     scheme, found, rest = url.partition("://")
@@ -146,7 +172,7 @@ def _kinesis_fault(rest: str) -> str | None:
             return f"{key} is {given[key]!r}, expected such as {example}"
     if "endpoint" in given:
         parts = urlsplit(given["endpoint"])
-        if parts.username is not None or parts.password is not None:
+        if "@" in given["endpoint"]:
             return "credentials come from the environment (docs/aws.md), never from a URL"
         if parts.scheme not in ("http", "https") or not parts.hostname:
             return f"endpoint is {given['endpoint']!r}, expected http://HOST:PORT or https://HOST"
@@ -167,7 +193,7 @@ def form_of(url: str) -> str:
 
 def without_user(url: str) -> str:
     """A URL for messages: what stands before an @ is not shown."""
-    return re.sub(r"//[^/]*@", "//[not shown]@", url)
+    return re.sub(r"//.*(?:@|%40)", "//[not shown]@", url)
 
 
 def kafka_stream(name: str, url: str) -> KafkaStream:

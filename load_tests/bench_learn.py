@@ -94,7 +94,7 @@ def main() -> None:
     join = LabelJoin(
         join_config(profile, 7 * _DAY_US), profile.features, lambda *told: waits.append(told), maps_features=True
     )
-    learn = Learn(profile.features, profile.restores(), None)
+    learn = Learn(profile.features, profile.restores(), None, loop=profile.learning.loop)
     labels: list[InFlight] = []
     print(f"{len(profile.features.features)} features, a decision in JSON {sum(map(len, lines)) // count} bytes")
     with tempfile.TemporaryDirectory() as folder:

@@ -3,8 +3,9 @@
     python -m load_tests.live --out live-out [--rate 1000] [--seconds 60]
 
 Starts Apache Kafka (unless --brokers names one), makes the topics with `weir topics apply`, starts `weir decide` on the
-default profile, sends payments with their device and identity events at a steady rate, and reads the decisions. A
-payment counts from when it was due (load_tests/open_loop.py). The seconds before --warm-up are left out: caches fill,
+default profile and `weir learn` beside it, sends payments with their device and identity events at a steady rate and
+outcomes of some of them, and reads the decisions. The learner releases its models, and decide takes them up meanwhile.
+A payment counts from when it was due (load_tests/open_loop.py). The seconds before --warm-up are left out: caches fill,
 kernels load. It prints p50, p95, p99, p99.9 and max, where the time goes, and what the tail is made of; writes
 latency.json. Exit code 1 when a payment was lost, decided twice or refused, 2 when something could not be started.
 """
@@ -12,10 +13,12 @@ latency.json. Exit code 1 when a payment was lost, decided twice or refused, 2 w
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -23,6 +26,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -40,6 +44,7 @@ from load_tests.latency import PERCENTILES, Latency, measured
 from load_tests.open_loop import Event, OpenLoop, decidable
 from load_tests.produce import merged
 from load_tests.traffic.layout import Params
+from schemas.metrics import LABELS_LEARNED, RELEASES
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 PROFILE: Final = ROOT / "deploy" / "profiles" / "cards"
@@ -51,8 +56,18 @@ TOPICS: Final = {
     "labelled_outcomes": "labelled-outcomes.v1",
     "dead_letters": "dead-letters.v1",
 }
+_LEARNS: Final = {"outcomes": "outcomes.v1", "models": "models.v1"}
+"""Streams that there are with a learner only."""
+_CPU: Final = "process_cpu_seconds_total"
+_RELEASE_EVERY: Final = "10s"
+_TOLD_OF: Final = 20
+"""Of one payment in so many an analyst says that it is genuine; of every fraud there is a chargeback."""
+_BEHIND: Final = 2_000
+"""Payments between one and its outcome: some seconds."""
 BAR_MS: Final = {99.0: 50.0, 99.9: 100.0}
 """What the design wants of 1,000 payments a second with the broker on the same two cores."""
+_LEARNERS_PORT: Final = 100
+"""Beyond the first port of decide."""
 _READY_S: Final = 120.0
 _DRAIN_S: Final = 60.0
 _STOP_S: Final = 60.0
@@ -64,7 +79,8 @@ class LiveError(Exception):
 
 def write_config(directory: Path, bootstrap: str, port: int, given: argparse.Namespace) -> Path:
     """weir.toml of the flow that is measured."""
-    streams = "\n".join(f'{name} = "kafka://{bootstrap}/{topic}"' for name, topic in TOPICS.items())
+    wanted = TOPICS | _LEARNS if given.learn else TOPICS
+    streams = "\n".join(f'{name} = "kafka://{bootstrap}/{topic}"' for name, topic in wanted.items())
     transactions = f'transactional = true\ntransaction_every = "{given.transaction}"\n' if given.transactional else ""
     path = directory / "weir.toml"
     path.write_text(
@@ -72,9 +88,22 @@ def write_config(directory: Path, bootstrap: str, port: int, given: argparse.Nam
         f'[state]\nfolder = "state"\nshards = {given.shards}\n'
         f'[decide]\nepoch = "{given.epoch}"\nlinger = "{given.linger}"\n{transactions}'
         f"[metrics]\nport = {port}\n[cluster]\nprocesses = {given.processes}\n"
-        '[kafka]\n"linger.ms" = 0\n[log]\nformat = "text"\n'
+        '[kafka]\n"linger.ms" = 0\n[log]\nformat = "text"\n' + (_learner(directory, port) if given.learn else "")
     )
     return path
+
+
+def _learner(directory: Path, port: int) -> str:
+    """What a learner beside it needs, with a key of its own."""
+    secret = base64.b64encode(secrets.token_bytes(32)).decode()
+    (directory / "model-keys.toml").write_text(f'active = "live"\n[keys.live]\nsecret = "{secret}"\n')
+    return (
+        '[models]\nartefacts = "file://'
+        + str((directory / "artefacts").resolve())
+        + '"\nkeys_file = "model-keys.toml"\n'
+        f'[learn]\nfolder = "learn-state"\nrelease_every = "{_RELEASE_EVERY}"\nannounce = "champion"\n'
+        f"metrics_port = {port + _LEARNERS_PORT}\n"
+    )
 
 
 def weir(*words: str) -> list[str]:
@@ -93,7 +122,7 @@ def wait_ready(process: subprocess.Popen[bytes], ports: list[int], log: Path) ->
     while waiting:
         if process.poll() is not None or time.monotonic() > until:
             ended = "ended" if process.poll() is not None else f"was not ready within {_READY_S:g} s"
-            message = f"weir decide {ended}: {log.read_text()[-2000:]}"
+            message = f"weir {log.stem} {ended}: {log.read_text()[-2000:]}"
             raise LiveError(message)
         with contextlib.suppress(OSError, urllib.error.URLError):
             urllib.request.urlopen(f"http://127.0.0.1:{waiting[0]}/readyz", timeout=2).close()
@@ -103,16 +132,16 @@ def wait_ready(process: subprocess.Popen[bytes], ports: list[int], log: Path) ->
 
 
 @contextlib.contextmanager
-def deciding(config: Path, log: Path, ports: list[int]) -> Iterator[subprocess.Popen[bytes]]:
-    """`weir decide`, ready; stopped in order at the end."""
+def running(command: str, config: Path, log: Path, ports: list[int]) -> Iterator[subprocess.Popen[bytes]]:
+    """`weir decide` or `weir learn`, ready; stopped in order at the end."""
     with log.open("wb") as out:
-        process = subprocess.Popen(weir("decide", "--config", str(config)), cwd=ROOT, stdout=out, stderr=out)
+        process = subprocess.Popen(weir(command, "--config", str(config)), cwd=ROOT, stdout=out, stderr=out)
     try:
         wait_ready(process, ports, log)
         yield process
         process.send_signal(signal.SIGTERM)
         if process.wait(_STOP_S):
-            message = f"weir decide ended with {process.returncode}: {log.read_text()[-2000:]}"
+            message = f"weir {command} ended with {process.returncode}: {log.read_text()[-2000:]}"
             raise LiveError(message)
     finally:
         if process.poll() is None:
@@ -120,15 +149,44 @@ def deciding(config: Path, log: Path, ports: list[int]) -> Iterator[subprocess.P
             process.wait()
 
 
-def traffic(directory: Path, payments: int, seed: int) -> Iterator[Event]:
+def traffic(directory: Path, payments: int, seed: int, *, outcomes: bool = False) -> Iterator[Event]:
     """Payments of many customers, about one each, and the events around them; made once."""
     params = Params(payments=payments + payments // 10, days=3, customers=max(1_000, payments), seed=seed)
     events = directory / "events"
     if not is_made(params, events):
         generate(params, events)
     with (events / "truth.jsonl").open("rb") as lines:
-        known = {orjson.loads(line)["transaction_id"] for line in lines}
-    return decidable(merged(events, ["transactions", "device_events", "identity_events"]), known, payments)
+        frauds = {one["transaction_id"]: bool(one["fraud"]) for one in map(orjson.loads, lines)}
+    found = merged(events, ["transactions", "device_events", "identity_events"])
+    sent = decidable(found, set(frauds), payments)
+    return with_outcomes(sent, frauds) if outcomes else sent
+
+
+def with_outcomes(events: Iterator[Event], frauds: dict[str, bool]) -> Iterator[Event]:
+    """Put outcomes of all frauds and of some others behind their payments.
+
+    Args:
+        events: In order of arrival.
+        frauds: The truth by transaction.
+    """
+    due: deque[tuple[int, dict[str, Any]]] = deque()
+    payments = 0
+    for event in events:
+        at_us, stream, record = event
+        yield event
+        if stream != "transactions":
+            continue
+        payments += 1
+        name = record["transaction_id"]
+        if frauds[name] or payments % _TOLD_OF == 0:
+            told = (
+                {"label": "fraud", "source": "chargeback"}
+                if frauds[name]
+                else {"label": "genuine", "source": "analyst"}
+            )
+            due.append((payments + _BEHIND, {"outcome_id": f"oc-{name}", "transaction_id": name, **told}))
+        while due and due[0][0] <= payments:
+            yield at_us, "outcomes", {**due.popleft()[1], "event_time": record["event_time"]}
 
 
 def measure(bootstrap: str, given: argparse.Namespace, console: Console) -> tuple[Latency, OpenLoop, float]:
@@ -138,7 +196,8 @@ def measure(bootstrap: str, given: argparse.Namespace, console: Console) -> tupl
         LiveError: The flow does not run.
     """
     given.out.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(given.out / "state", ignore_errors=True)
+    for old in ("state", "learn-state", "artefacts"):
+        shutil.rmtree(given.out / old, ignore_errors=True)
     apply = weir("topics", "apply", "--brokers", bootstrap, "--partitions", str(given.partitions))
     done = subprocess.run(
         [*apply, "--replicas", "1", "--min-in-sync", "1"], cwd=ROOT, capture_output=True, text=True, check=False
@@ -146,22 +205,29 @@ def measure(bootstrap: str, given: argparse.Namespace, console: Console) -> tupl
     if done.returncode:
         message = f"weir topics apply: {(done.stdout + done.stderr).strip()}"
         raise LiveError(message)
-    events = list(traffic(given.out, int(given.rate * (given.seconds + given.warm_up)), given.seed))
+    events = list(
+        traffic(given.out, int(given.rate * (given.seconds + given.warm_up)), given.seed, outcomes=given.learn)
+    )
     ports = [given.metrics_port + number for number in range(given.processes)]
     config = write_config(given.out, bootstrap, ports[0], given)
-    with deciding(config, given.out / "weir.log", ports) as process:
+    with ExitStack() as stack:
+        if given.learn:
+            learner_port = ports[0] + _LEARNERS_PORT
+            learner = stack.enter_context(running("learn", config, given.out / "learn.log", [learner_port]))
+        process = stack.enter_context(running("decide", config, given.out / "decide.log", ports))
         producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 0, "acks": "all"})
         told = {"group.id": "load-test", "enable.auto.commit": False}
         told["isolation.level"] = "read_committed" if given.transactional else "read_uncommitted"
         consumer = Consumer({"bootstrap.servers": bootstrap, "fetch.wait.max.ms": 100, **told})
-        sent = {name: TOPICS[name] for name in ("transactions", "device_events", "identity_events")}
+        names = ("transactions", "device_events", "identity_events", "outcomes")
+        sent = {name: topic for name, topic in (TOPICS | _LEARNS).items() if name in names}
         loop = OpenLoop(producer, consumer, sent, TOPICS["decisions"])
         console.print(
             f"{given.rate:g} payments a second for {given.warm_up:g} + {given.seconds:g} s, {len(events):,} events"
         )
 
         def still() -> bool:
-            return process.poll() is None
+            return process.poll() is None and (not given.learn or learner.poll() is None)
 
         before = _cpu_s(ports)
         loop.run(iter(events), given.rate, still)
@@ -169,6 +235,8 @@ def measure(bootstrap: str, given: argparse.Namespace, console: Console) -> tupl
         cpu_s = _cpu_s(ports) - before
         for number, port in enumerate(ports):
             (given.out / f"metrics-{number}.txt").write_text(scrape(port))
+        if given.learn:
+            (given.out / "metrics-learn.txt").write_text(scrape(learner_port))
         consumer.close()
     return measured(loop.timeline, int(given.rate * given.warm_up)), loop, cpu_s
 
@@ -182,11 +250,12 @@ def scrape(port: int) -> str:
 
 def _cpu_s(ports: list[int]) -> float:
     """Processor seconds of Weir's processes since they started, by their own metrics."""
-    total = 0.0
-    for port in ports:
-        found = re.search(r"^process_cpu_seconds_total (\S+)", scrape(port), re.M)
-        total += float(found[1]) if found else 0.0
-    return total
+    return sum(_total(scrape(port), _CPU) for port in ports)
+
+
+def _total(text: str, name: str) -> float:
+    """Sum of a metric over all its labels, of a scrape."""
+    return sum(float(value) for value in re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.M))
 
 
 def show(console: Console, latency: Latency, loop: OpenLoop, cpu_s: float, given: argparse.Namespace) -> None:
@@ -217,6 +286,13 @@ def show(console: Console, latency: Latency, loop: OpenLoop, cpu_s: float, given
         f"{timeline.failed} not taken by the broker, {timeline.late} past the deadline (warm-up included). "
         f"Weir took {cpu_s:.1f} processor seconds, {cpu_s / max(1, len(timeline.due_ns)) * 1e6:.0f} us a payment."
     )
+    if given.learn:
+        learner = (given.out / "metrics-learn.txt").read_text()
+        counted = [_total(learner, name) for name in (LABELS_LEARNED.name, RELEASES.name, _CPU)]
+        console.print(
+            f"weir learn, beside it: {counted[0]:,.0f} labels learned, {counted[1]:.0f} releases, {counted[2]:.1f} "
+            "processor seconds."
+        )
     load = os.getloadavg()[0]
     console.print(f"Load of the machine over the last minute: {load:.1f} on {os.cpu_count()} cores.")
 
@@ -242,6 +318,9 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--transactional", action="store_true", help="decide.transactional; committed records are read")
     parser.add_argument("--transaction", default="100ms", help="decide.transaction_every")
     parser.add_argument("--linger", default="2ms", help="from one batch to the next at the least")
+    parser.add_argument(
+        "--learn", action=argparse.BooleanOptionalAction, default=True, help="with `weir learn` beside it"
+    )
     parser.add_argument("--brokers", help="HOST:PORT of a Kafka that runs; default: one of its own")
     parser.add_argument("--metrics-port", type=int, default=9564)
     parser.add_argument("--seed", type=int, default=7)

@@ -21,6 +21,8 @@ from operators.window_record import AT_LAST_ANY, NEVER
 from schemas.times import format_rfc3339_us
 
 LEDGER: Final = "ledger"
+LABEL_JOIN: Final = "label_join"
+LEARN: Final = "learn"
 _DAY_US: Final = 86_400_000_000
 _OF_TRANSACTIONS: Final = {
     "seen": {b"s": "payments seen", b"d": "by time", b"o": "early outcomes", b"w": "by time, early", b"m": "maturity"},
@@ -37,6 +39,27 @@ _OF_TRANSACTIONS: Final = {
         b"F": "feature set",
         b"N": "feature names",
         b"u": "published, to be decided again",
+    },
+    LABEL_JOIN: {
+        b"s": "payments seen",
+        b"d": "by time",
+        b"o": "early outcomes",
+        b"w": "by time, early",
+        b"m": "maturity",
+        b"p": "decisions awaiting labels",
+        b"V": "versions",
+        b"F": "feature names",
+        b"N": "counts",
+    },
+    LEARN: {
+        b"M": "models",
+        b"A": "what models have learned",
+        b"E": "latest labels",
+        b"R": "roles of the models",
+        b"H": "releases heard of",
+        b"D": "drift",
+        b"F": "feature set",
+        b"N": "feature names",
     },
     LEDGER: {b"d": "published", b"w": "early retries", b"a": "adopted"},
 }
@@ -91,7 +114,7 @@ def sort_of(step: str, key: bytes, value: bytes) -> Sort:
 
 def _of_transaction(step: str, key: bytes, value: bytes) -> Sort:
     name = _OF_TRANSACTIONS[step].get(key[:1], "unknown")
-    if len(key) == 1 or name in ("unknown", "feature names"):
+    if len(key) == 1 or step == LEARN or name in ("unknown", "feature names", "versions"):
         return Sort(name, None, None)
     if step == LEDGER:
         if key[:1] == b"d":

@@ -1,8 +1,8 @@
 """What of an account is in the records of every step, and what is left of them once it is forgotten.
 
 The account's own are deleted: records of entities whose key names it or one of its cards, alone or in a pair; every
-payment of it in `seen`, in the decisions that await a label, in the ledger. A card is the account's own when all its
-remembered payments are.
+payment of it in `seen`, in the decisions that await a label (of a learner too), in the ledger. A card is the
+account's own when all its remembered payments are.
 
 Others' records that mention it keep what they count and lose who it was: where a device or a merchant tells accounts
 apart by hash, a random number takes the place of this one's, the same within one entity, so that distinct counts stay
@@ -21,9 +21,10 @@ from typing import Any, Final
 import msgspec
 import xxhash
 
-from operators.describe import LEDGER, sort_of
+from operators.describe import LABEL_JOIN, LEDGER, sort_of
 from operators.describe_windows import ReadRecord, ShardWindows
 from operators.features import FeatureSet, split_key
+from operators.label_join import kept_of, without_payee
 from operators.reputation import replace_account
 from operators.seen import keys_of_seen, without_keys
 from operators.window_record import PAYMENTS
@@ -31,6 +32,10 @@ from operators.window_record import PAYMENTS
 PERSON: Final = ("account_id", "counterparty_id")
 """Fields that hold an account's id."""
 CARD: Final = "card_id"
+
+READ_FROM: Final = ("seen", "decide", LABEL_JOIN)
+"""Steps whose records say whose a payment is."""
+_SEPARATOR: Final = b"\x1f"
 
 Change = tuple[bytes, bytes | None]
 
@@ -51,7 +56,7 @@ class Subject:
 
 
 class Finder:
-    """Reads the records of `seen` and `decide` and finds an account's payments and cards; two passes."""
+    """Reads the records of READ_FROM and finds an account's payments and cards; two passes."""
 
     def __init__(self, feature_set: FeatureSet, account: str) -> None:
         self._fields = [spec.key for spec in feature_set.entities]
@@ -75,8 +80,8 @@ class Finder:
                         subject.cards.add(held[CARD])
                 elif CARD in held:
                     self._foreign_cards.add(held[CARD])
-            elif step == "decide" and key[:1] == b"p":
-                decision = _decision(value)
+            elif step in ("decide", LABEL_JOIN) and key[:1] == b"p":
+                decision = _decision(value) if step == "decide" else kept_of(value)
                 card = decision.get("card_id")
                 if decision.get("account_id") == subject.account:
                     subject.transactions.add(key[9:])
@@ -133,7 +138,10 @@ class Forgetting:
         if step in self._fields:
             return self._of_entity(step, key, value)
         sort = sort_of(step, key, value)
-        if sort.entity in self._subject.transactions:
+        entity = sort.entity
+        if step == LEDGER and entity is not None:
+            entity = entity.partition(_SEPARATOR)[0]  # a label's name goes on with its source and time
+        if entity in self._subject.transactions:
             return key, None
         left: bytes | None = None
         if step == "seen" and key[:1] == b"s":
@@ -141,6 +149,8 @@ class Forgetting:
             left = without_keys(value, lambda index, name: self._names(fields[index], name))
         elif step == "decide" and key[:1] == b"p":
             left = self._without_payee(value)
+        elif step == LABEL_JOIN and key[:1] == b"p":
+            left = without_payee(value, self._subject.account)
         return None if left is None else (key, left)
 
     def _of_entity(self, step: str, key: bytes, value: bytes) -> Change | None:
@@ -185,7 +195,7 @@ class Forgetting:
 
 def order_of_steps(steps: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """(shard, step), those last from which the account's payments are found: killed in between, it can be run again."""
-    last = {"decide": 1, "seen": 2}
+    last = {"decide": 1, LABEL_JOIN: 1, "seen": 2}
     return sorted(steps, key=lambda one: (last.get(one[1], 0), one[1] != LEDGER, one))
 
 

@@ -24,7 +24,7 @@ Records, beside those of `operators.seen` (s, d, o, w, m; integers big endian):
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -43,8 +43,8 @@ from schemas.times import format_rfc3339_us
 from state.api import StepStore
 
 NAME: Final = "label_join"
+COUNTS: Final = b"N"
 _PAGE: Final = 1_000
-_COUNTS: Final = b"N"
 KEPT: Final = (*(name for name in CARRIED if name != "versions"), "exploration", "propensity")
 """Fields of a decision that its labelled outcome repeats, and that wait with it."""
 
@@ -165,7 +165,7 @@ class LabelJoin:
             page = store.scan(start, limit, _PAGE)
             counts[0] -= len(page)
             counts[1] -= sum(len(key) + len(record) for key, record in page)
-            store.put_many([*((key, None) for key, _ in page), (_COUNTS, _encode(counts))])
+            store.put_many([*((key, None) for key, _ in page), (COUNTS, _encode(counts))])
             start = page[-1][0] + b"\x00" if len(page) == _PAGE else limit
         store.memo["expired_pending"] = start
 
@@ -271,7 +271,7 @@ class LabelJoin:
     def _counts(self, store: StepStore) -> list[int]:
         counts: list[int] | None = store.memo.get("counts")
         if counts is None:
-            record = store.get_many([_COUNTS])[0]
+            record = store.get_many([COUNTS])[0]
             counts = store.memo["counts"] = _decode_counts(record) if record else [0, 0]
         return counts
 
@@ -281,7 +281,37 @@ class LabelJoin:
             if key[:1] == b"p" and record is not None:
                 counts[0] += 1
                 counts[1] += len(key) + len(record)
-        writes[_COUNTS] = _encode(counts)
+        writes[COUNTS] = _encode(counts)
+
+
+def kept_of(record: bytes) -> dict[str, Any]:
+    """KEPT of the decision that waits in a record b"p"."""
+    return dict(zip(KEPT, _decode_waiting(record).kept, strict=True))
+
+
+def without_payee(record: bytes, account: str) -> bytes | None:
+    """A record b"p" without the payee's account; None when it is not this one."""
+    waiting = _decode_waiting(record)
+    at = KEPT.index("counterparty_id")
+    if waiting.kept[at] != account:
+        return None
+    waiting.kept[at] = None
+    return _encode(waiting)
+
+
+def counts_after(record: bytes, changes: Iterable[tuple[bytes, bytes, bytes | None]]) -> bytes:
+    """What b"N" is once records have been replaced or taken out.
+
+    Args:
+        record: What it was.
+        changes: (key, record as it was, record as it is or None) of any records of the step.
+    """
+    payments, size = _decode_counts(record)
+    for key, before, after in changes:
+        if key[:1] == b"p":
+            payments -= after is None
+            size -= len(before) - len(after) if after is not None else len(key) + len(before)
+    return _encode([payments, size])
 
 
 def _finite(value: Value) -> Value:

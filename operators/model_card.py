@@ -120,7 +120,7 @@ def _tables(record: Mapping[str, Any], made: Made) -> list[tuple[str, list[str],
         ["of them fraud", str(ledger.frauds)],
         ["of them genuine", str(ledger.genuine)],
         ["corrections of earlier labels", str(ledger.corrections)],
-        ["labels passed by: another feature set, or declined", str(ledger.passed)],
+        ["labels passed by: another feature set, declined, or left out of the share learned", str(ledger.passed)],
     ]
     scored = []
     for title, which in (("score that decided", _AT_DECISION), ("learner, before it learned", _BEFORE_LEARNING)):

@@ -234,7 +234,7 @@ class Promotion:
             config: The criteria, which may be others than then.
             packed: The bytes.
             models: Ids of the models there are now, the declared champion first. One that is new begins as challenger;
-                when champion or canary is gone, roles start anew.
+                a canary that is gone leaves its place empty; when the champion is gone, roles start anew.
 
         Raises:
             StateLayoutError: The bytes are none of these.
@@ -247,7 +247,9 @@ class Promotion:
             message = f"roles of the models: no record of format {_FORMAT!r} ({error}); restore a backup"
             raise StateLayoutError(message) from error
         made = cls(config, models[0], models[1:])
-        if state.champion in models and (state.canary is None or state.canary in models):
+        if state.champion in models:
+            if state.canary not in models:
+                state.canary = state.canary_since_us = None
             state.models = list(models)
             state.previous = state.previous if state.previous in models else None
             state.trials = {name: trial for name, trial in state.trials.items() if name in models}

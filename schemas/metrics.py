@@ -179,13 +179,17 @@ PARTITIONS_ASSIGNED: Final = Metric(
     "weir_partitions_assigned", "gauge", "partitions", "Partitions that this process reads.", ("topic",)
 )
 BROKER_UP: Final = Metric(
-    "weir_broker_up", "gauge", "1 or 0", "Whether the broker answers the side named: inputs or outputs.", ("side",)
+    "weir_broker_up",
+    "gauge",
+    "1 or 0",
+    "Whether brokers or Kinesis answer the side named, inputs or outputs; with outputs of two kinds: both of them.",
+    ("side",),
 )
 BROKER_ERRORS: Final = Metric(
     "weir_broker_errors_total",
     "counter",
     "errors",
-    "Errors the Kafka client told, retried ones included.",
+    "Errors the client of Kafka or Kinesis told, retried ones included.",
     ("side", "error"),
 )
 RECORDS_PUBLISHED: Final = Metric(

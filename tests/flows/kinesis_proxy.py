@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import socketserver
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -104,6 +105,25 @@ def proxied(endpoint: str) -> Iterator[Proxy]:
         proxy._server.shutdown()
         proxy._server.server_close()
         thread.join()
+
+
+@contextmanager
+def closing_connections() -> Iterator[tuple[str, Callable[[], int]]]:
+    """(URL, how often it was connected to) of a server that closes every connection without a word."""
+    count = [0]
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            count[0] += 1
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}", lambda: count[0]
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def every(number: int, answer: Answer | None, *, after: bool = False) -> Rule:

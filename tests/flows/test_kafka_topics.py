@@ -138,3 +138,27 @@ def test_a_device_event_that_arrived_before_its_payment_is_seen_by_it_and_one_af
     stop(running)
     counts = {found["transaction_id"]: found["features"]["device.login_failed_count_1h"] for found in live.decisions()}
     assert counts == {"T000001": 1, "T000002": 2, "T000003": 2, "T000004": 3}
+
+
+def test_what_waited_while_the_flow_was_down_is_decided_with_the_backlogs_fallback(live: Live) -> None:
+    """The deadline counts from the broker's append: what was appended before the process was ready is its backlog."""
+    policy = Path(live.told["profile"]) / "policy.toml"
+    head = "deadline_ms = 5000\non_deadline = 'review'\non_backlog = 'challenge'\n"
+    policy.write_text(head + policy.read_text())
+
+    def pay(number: int) -> None:
+        send(live.bootstrap, live.topics["transactions"], [(b"A", _payment(number))])
+
+    running = live.start()
+    pay(1)
+    wait_until(running, lambda: len(live.decisions()) == 1)
+    stop(running)
+    pay(2)
+    time.sleep(6.0)
+    running = live.start()
+    wait_until(running, lambda: len(live.decisions()) == 2)
+    stop(running)
+    told = {found["transaction_id"]: found for found in live.decisions()}
+    assert (told["T000002"]["fallback"], told["T000002"]["deadline_missed"]) == ("backlog", True)
+    assert told["T000002"]["action"] == "challenge"
+    assert told["T000002"]["proposed_action"] == "approve"

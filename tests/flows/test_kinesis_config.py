@@ -5,15 +5,17 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from botocore.credentials import RefreshableCredentials
 
 from flows.config import Config, load_config
 from flows.config_check import check_config
 from flows.connectors import open_publisher
 from flows.kinesis_check import judge_stream
-from flows.kinesis_client import ClientFault, client_of, stream_error
+from flows.kinesis_client import PASSING, ClientFault, client_of, kind_of, stream_error
 from flows.kinesis_shards import facts_of
 from flows.learn_live import learner_config
 from flows.live_options import LiveOptions
@@ -23,7 +25,7 @@ from flows.streams import KinesisStream, parse_stream
 from load_tests.kinesis_local import KinesisLocal
 from schemas.errors import ConfigError
 from tests.flows.kinesis_node import kinesis, small_profile
-from tests.flows.kinesis_proxy import Proxy, fault, proxied
+from tests.flows.kinesis_proxy import Proxy, closing_connections, fault, proxied
 from tests.state.s3_server import missing, s3_server
 
 __all__ = ["kinesis"]
@@ -51,10 +53,24 @@ def test_a_url_that_is_wrong_says_why(url: str, why: str) -> None:
     assert why in str(found.value)
 
 
-@pytest.mark.parametrize("url", ["kinesis://AKIA:hunter2@a", "kinesis://a?endpoint=http://AKIA:hunter2@h:1"])
-def test_credentials_in_a_url_are_refused(url: str) -> None:
-    with pytest.raises(ConfigError, match="credentials come from the environment"):
+@pytest.mark.parametrize(
+    "url",
+    [
+        "kinesis://AKIA:hunter2@a",
+        "kinesis://AKIA:hunter2/more+of/it@a",
+        "kinesis://a?endpoint=http://AKIA:hunter2@h:1",
+        "kinesis://a?endpoint=AKIA:hunter2@h:1",
+        "kinesis://a?endpoint=http%3A%2F%2FAKIA:hunter2%40h:1",
+    ],
+)
+def test_credentials_in_a_url_are_refused_and_not_shown(url: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="credentials come from the environment") as found:
         parse_stream("transactions", url)
+    assert "hunter2" not in str(found.value)
+    (tmp_path / "weir.toml").write_text(f'profile = "p"\n[streams]\ntransactions = "{url}"\n')
+    with pytest.raises(ConfigError, match="credentials come from the environment") as found:
+        load_config(tmp_path / "weir.toml")
+    assert "hunter2" not in str(found.value)
 
 
 def test_a_url_says_all_there_is_to_say() -> None:
@@ -67,13 +83,33 @@ def test_inputs_are_of_one_kind_and_outputs_may_differ(tmp_path: Path) -> None:
     outputs = {"decisions": "kafka://a:1/d", "dead_letters": "kafka://a:1/l"}
     mixed = {"transactions": "kinesis://t?region=eu-west-1", "device_events": "kafka://a:1/e"}
     both = {"decisions": "kafka://a:1/d", "dead_letters": "kinesis://l?region=eu-west-1"}
-    with pytest.raises(ConfigError, match=r"inputs: expected all on Kafka or all on Kinesis.*kinesis:t"):
+    why = r"streams\.device_events is kafka:// \(e\); expected kinesis:// as streams\.transactions is: all inputs"
+    with pytest.raises(ConfigError, match=why):
         LiveOptions(tmp_path, mixed, outputs).streams()
     LiveOptions(tmp_path, {"transactions": mixed["transactions"]}, outputs).streams()
     LiveOptions(tmp_path, {"transactions": mixed["transactions"]}, both).streams()
     twice = {"transactions": "kinesis://t?region=eu-west-1", "device_events": "kinesis://t?region=eu-west-2"}
     with pytest.raises(ConfigError, match="two streams are called 'kinesis:t'"):
         LiveOptions(tmp_path, twice, outputs).streams()
+
+
+def test_a_file_that_mixes_the_inputs_of_a_flow_is_refused_with_the_name_of_the_key(
+    kinesis: KinesisLocal, tmp_path: Path
+) -> None:
+    good = _config(kinesis, tmp_path, kinesis.endpoint)
+    text = good.path.read_text()
+    good.path.write_text(text.replace(good.streams["labelled_outcomes"], "kafka://a:1/labelled"))
+    with pytest.raises(
+        ConfigError, match=r"weir\.toml: streams\.labelled_outcomes is kafka:// \(labelled\); expected kin"
+    ):
+        load_config(good.path)
+    good.path.write_text(text.replace(good.streams["decisions"], "kafka://a:1/decisions"))
+    mixed = load_config(good.path)  # outputs may differ
+    told = replace(mixed, streams={**mixed.streams, "outcomes": kinesis.url("o")})
+    with pytest.raises(
+        ConfigError, match=r"streams\.outcomes is kinesis:// \(kinesis:o\); expected kafka:// as streams\.d"
+    ):
+        learner_config(told)
 
 
 def _config(server: KinesisLocal, directory: Path, endpoint: str, missing: bool = False) -> Config:
@@ -166,6 +202,53 @@ def test_no_message_holds_a_credential(kinesis: KinesisLocal, proxy: Proxy, monk
         told = str(stream_error("inputs", "none", raised.value))
         assert "hunter2" not in told
         assert "AKIA" not in told
+
+
+def test_what_aws_repeats_of_a_signed_request_is_left_out(proxy: Proxy, kinesis: KinesisLocal) -> None:
+    signed = (
+        "The request signature we calculated does not match.\n\nThe Canonical String for this request should have "
+        "been\n'POST\n/\n\nx-amz-security-token:FwoGhunter2\n"
+    )
+    incomplete = "'Credential=AKIAHUNTER2000/x, Signature=hunter2' is not valid, AKIAHUNTER2000 neither"
+    stream = parse_stream("t", kinesis.url("none").replace(kinesis.endpoint, proxy.endpoint))
+    assert isinstance(stream, KinesisStream)
+    for name, text in (("InvalidSignatureException", signed), ("IncompleteSignatureException", incomplete)):
+        proxy.rules["DescribeStreamSummary"] = lambda _request, _ask, told={"__type": name, "message": text}: (
+            400,
+            told,
+        )  # type: ignore[misc]
+        with pytest.raises(ClientFault) as raised:
+            facts_of(client_of(stream), "none")
+        told = str(stream_error("inputs", "none", raised.value))
+        assert name in told
+        assert "hunter2" not in told.lower()
+        assert "POST" not in told
+        assert "\n" not in told
+
+
+def test_a_refresh_of_credentials_that_failed_is_logged_without_the_answer(caplog: pytest.LogCaptureFixture) -> None:
+    def refused() -> dict[str, str]:
+        message = "x-amz-security-token:hunter2"
+        raise ConnectionError(message)
+
+    soon = datetime.now(UTC) + timedelta(seconds=30)
+    with pytest.raises(ConnectionError):
+        RefreshableCredentials("a", "b", "c", soon, refused, "assume-role").get_frozen_credentials()
+    assert "Refreshing temporary credentials failed" in caplog.text
+    assert "hunter2" not in caplog.text
+
+
+def test_a_role_is_asked_for_once_a_request_so_that_an_outage_of_sts_is_no_hang(
+    kinesis: KinesisLocal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing_connections() as (endpoint, count):
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", endpoint)
+        stream = parse_stream("t", f"{kinesis.url('none')}&role={ROLE}")
+        assert isinstance(stream, KinesisStream)
+        with pytest.raises(ClientFault) as raised:
+            facts_of(client_of(stream), "none")
+        assert kind_of(raised.value) == PASSING
+        assert count() == 1
 
 
 def test_what_kinesis_has_not_is_refused(kinesis: KinesisLocal, tmp_path: Path) -> None:

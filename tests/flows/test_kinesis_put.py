@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import itertools
 import random
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from flows.kinesis_client import KinesisWatch
-from flows.kinesis_put import Put, Putter
+from flows.kinesis_put import MOST_RECORD_BYTES, Put, Putter
 from flows.live_hooks import NoHooks
 from load_tests.kinesis_local import KinesisLocal, Tail, client_at, merge, split
 from tests.flows.kinesis_node import kinesis
-from tests.flows.kinesis_proxy import Proxy, every, fault, proxied, some_refused
+from tests.flows.kinesis_proxy import Answer, Ask, Proxy, every, fault, proxied, some_refused
 
 __all__ = ["kinesis"]
 
@@ -27,6 +31,28 @@ def proxy(kinesis: KinesisLocal) -> Iterator[Proxy]:
         yield found
 
 
+class _Errors(NoHooks):
+    def __init__(self, found: Counter[str]) -> None:
+        self._found = found
+
+    def broker_error(self, side: str, error: str) -> None:
+        self._found[error] += 1
+
+
+class Taken:
+    """Takes what is put without a stand-in, which would take a second a megabyte; keeps each request's sizes."""
+
+    def __init__(self) -> None:
+        self.requests: list[list[int]] = []
+        self._numbers = itertools.count(1)
+
+    def __call__(self, request: dict[str, Any], _ask: Ask) -> Answer:
+        told = [(one["PartitionKey"], base64.b64decode(one["Data"])) for one in request["Records"]]
+        self.requests.append([len(key) + len(data) for key, data in told])
+        stood = [{"SequenceNumber": str(next(self._numbers)), "ShardId": "shardId-000000000000"} for _ in told]
+        return 200, {"FailedRecordCount": 0, "Records": stood}
+
+
 class Writer:
     """Puts numbered records under a few keys, and looks at what stands in the stream."""
 
@@ -34,7 +60,8 @@ class Writer:
         self.name = f"put-{uuid.uuid4().hex[:8]}"
         server.make(self.name, shards)
         self.client = server.client
-        self.watch = KinesisWatch("outputs", self.name, NoHooks())
+        self.errors: Counter[str] = Counter()
+        self.watch = KinesisWatch("outputs", self.name, _Errors(self.errors))
         self.stood: list[Put] = []
         self.putter = Putter(client_at(proxy.endpoint), self.name, self.name, self.watch, self.stood.append)
         self.sent: dict[str, list[bytes]] = {}
@@ -130,3 +157,52 @@ def test_a_denied_write_ends_the_run_and_says_what_to_grant(kinesis: KinesisLoca
     with pytest.raises(Exception, match=r"AccessDeniedException: .*deploy/iam/"):
         writer.wait()
     assert not writer.stood
+
+
+def _at_once(writer: Writer, sizes: list[int]) -> None:
+    """Hand records of other keys over, so that all of them are there when the first request is cut."""
+    with writer.putter._lock:
+        for number, size in enumerate(sizes):
+            key = f"k{number:04d}"
+            writer.sent[key] = [bytes(size - len(key))]
+            writer.putter.put(Put("decisions", key, key, writer.sent[key][0], None))
+
+
+def test_a_request_takes_500_records_at_the_most(kinesis: KinesisLocal, proxy: Proxy) -> None:
+    writer = Writer(kinesis, proxy, shards=1)
+    proxy.rules["PutRecords"] = taken = Taken()
+    _at_once(writer, [10] * 1_201)
+    writer.wait()
+    writer.putter.end()
+    assert sorted(map(len, taken.requests)) == [201, 500, 500]
+
+
+def test_a_request_takes_5_mib_at_the_most_keys_included(kinesis: KinesisLocal, proxy: Proxy) -> None:
+    writer = Writer(kinesis, proxy, shards=1)
+    proxy.rules["PutRecords"] = taken = Taken()
+    limit = 5 << 20
+    # Five of a MiB are the limit to the byte; what would be a byte above it goes with the next request.
+    _at_once(writer, [MOST_RECORD_BYTES] * 5 + [MOST_RECORD_BYTES] * 4 + [MOST_RECORD_BYTES - 6, 7])
+    writer.wait()
+    writer.putter.end()
+    assert sorted(map(sum, taken.requests)) == [7, limit - 6, limit]
+    assert sorted(map(len, taken.requests)) == [1, 5, 5]
+
+
+def test_a_record_of_the_largest_size_stands_in_the_stream(kinesis: KinesisLocal, proxy: Proxy) -> None:
+    writer = Writer(kinesis, proxy, shards=1)
+    _at_once(writer, [MOST_RECORD_BYTES])
+    writer.wait()
+    writer.putter.end()
+    writer.check()
+
+
+def test_a_part_of_a_request_that_is_throttled_counts_as_an_error_of_that_name(
+    kinesis: KinesisLocal, proxy: Proxy
+) -> None:
+    writer = Writer(kinesis, proxy, shards=1)
+    proxy.rules["PutRecords"] = some_refused(THROTTLE, lambda number: number == 2)
+    _at_once(writer, [10] * 4)
+    writer.wait()
+    writer.putter.end()
+    assert writer.errors == {THROTTLE: 1}

@@ -373,6 +373,7 @@ def test_a_place_that_retention_has_passed_refuses_the_start_and_one_just_within
     with pytest.raises(StreamPositionError, match=r"/1: what arrived since .* has not been read, the stream holds"):
         scene.reader(state)
     places[1] = FINISHED
+    places[read_to_key(0)] = now_ms
     scene.reader(state).close()
     assert places[0] == FIRST
 
@@ -395,3 +396,96 @@ def test_the_digest_of_an_aggregate_counts() -> None:
     assert deaggregate(bytes(broken)) is None
     body = b"\x1a\x7f\x01"
     assert deaggregate(b"\xf3\x89\x9a\xc2" + body + hashlib.md5(body, usedforsecurity=False).digest()) is None
+
+
+def test_an_idle_shard_counts_as_read_while_records_of_another_wait(scene: Scene) -> None:
+    began_ms = time.time_ns() // 1_000_000
+    reader = KinesisReader(replace(scene.options(), settle_s=30.0), [scene.stream], scene.begun(), scene.run, dict)
+    scene.put(6, keys=1)
+    scene.until([reader], lambda: reader.arrivals.waiting >= 6 and len(reader._fetched_to) == 2)
+    (busy,) = {record.partition() for _, _, record in reader.arrivals._queue}
+    places = scene.saved(reader)["offsets"][scene.topic]
+    reader.close()
+    assert places[read_to_key(1 - busy)] >= began_ms
+    assert places.get(read_to_key(busy), 0) < began_ms or read_to_key(busy) not in places
+
+
+def test_a_flow_down_for_longer_than_retention_since_its_last_shard_ended_is_refused(scene: Scene) -> None:
+    start = scene.begun()
+    scene.put(6)
+    split(scene.client, scene.name)
+    merge(scene.client, scene.name, 1)
+    reader = scene.reader(start)
+    scene.until([reader], lambda: all(reader.offsets[scene.topic].get(one) == FINISHED for one in (0, 1)))
+    places = scene.saved(reader)["offsets"][scene.topic]
+    reader.close()
+    # As when it was killed before a child was read from once.
+    ended = {0: FINISHED, 1: FINISHED, **{read_to_key(one): places[read_to_key(one)] for one in (0, 1)}}
+    state = SourceState(offsets={scene.topic: ended}, clock_us=0, sequence=0)
+    resumed = scene.reader(state)
+    assert scene.saved(resumed)["offsets"][scene.topic][read_to_key(0)] == places[read_to_key(0)]
+    resumed.close()
+    long_ms = int(timedelta(hours=25).total_seconds() * 1_000)
+    for number in (0, 1):
+        ended[read_to_key(number)] -= long_ms
+    with pytest.raises(
+        StreamPositionError, match=r"inputs kinesis:in-\S+: nothing that arrived since .* has been read"
+    ):
+        scene.reader(state)
+
+
+@pytest.mark.parametrize("hours", [24, 48])
+def test_a_flow_that_runs_so_far_behind_that_retention_passes_it_ends(scene: Scene, proxy: Proxy, hours: int) -> None:
+    reader = scene.reader(scene.begun())
+    scene.put(6)
+    scene.until([reader], scene.all_read)
+    pollers = list(reader._pollers.values())
+
+    def summary(request: dict[str, Any], ask: Ask) -> Answer:
+        status, told = ask(request)
+        told["StreamDescriptionSummary"]["RetentionPeriodHours"] = hours  # as somebody has set it meanwhile
+        return status, told
+
+    def late(request: dict[str, Any], ask: Ask) -> Answer:
+        for one in pollers:
+            one._held.read_to_ms = time.time_ns() // 1_000_000 - 25 * 3_600_000
+        return ask(request)
+
+    proxy.rules["DescribeStreamSummary"] = summary
+    proxy.rules["GetRecords"] = late
+    scene.put(6)
+    if hours > 25:
+        scene.until([reader], scene.all_read)
+    else:
+        with pytest.raises(StreamPositionError, match=r"inputs kinesis:in-.*/[01]: what arrived since .*position\.md"):
+            scene.until([reader], scene.all_read)
+    reader.close()
+
+
+def test_a_defect_of_who_looks_for_shards_ends_the_run(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = scene.reader(scene.begun())
+
+    def broken(*_: Any) -> None:
+        message = "no such thing"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr("flows.kinesis_source.shards_of", broken)
+    with pytest.raises(StreamError, match=r"inputs, shards: a defect of Weir: RuntimeError\('no such thing'\)"):
+        scene.until([reader], lambda: False)
+    reader.close()
+
+
+def test_what_was_taken_and_could_not_be_made_an_item_of_does_not_count_as_read(scene: Scene) -> None:
+    reader = scene.reader(scene.begun())
+    scene.put(12, keys=1)
+    limit = time.monotonic() + WAIT_S
+    while not (taken := reader.messages(7)):
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    key = read_to_key(taken[0].partition())
+    assert key not in scene.saved(reader)["offsets"][scene.topic]
+    for record in taken:
+        reader.offsets[scene.topic][record.partition()] = record.offset() + 1
+    reader.messages(1)
+    assert scene.saved(reader)["offsets"][scene.topic][key] >= taken[0].timestamp()[1]
+    reader.close()

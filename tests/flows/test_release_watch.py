@@ -26,7 +26,7 @@ from flows.source import Run
 from flows.streams import KafkaStream
 from operators.learn_made import LearnLedger, Made
 from operators.model import Model
-from operators.releases import HUMAN, Release
+from operators.releases import HUMAN, Release, ReleaseLog
 from operators.roster import Announced
 from schemas.signing import SigningKeys
 from schemas.wire import JsonDecoder
@@ -209,3 +209,33 @@ def test_behind_a_freeze_another_champion_is_not_served(desk: Desk) -> None:
     desk.announce("r", "canary", 3)
     shadow = desk.announce("q", "challenger", 4)
     desk.until(desk.serves(None, **{LINEAR: first, "q": shadow}))
+
+
+def test_a_shadow_that_changes_places_with_the_champion_decides(desk: Desk) -> None:
+    """Neither an artefact nor the canary changes: only who is champion."""
+    first, second = desk.announce(LINEAR, "champion", 1), desk.announce("r", "challenger", 2)
+    desk.until(desk.serves(None, **{LINEAR: first, "r": second}))
+    desk.announce("r", "champion", 2, origin=HUMAN, frozen=True)
+    desk.until(desk.serves(None, **{"r": second, LINEAR: first}))
+    desk.announce(LINEAR, "champion", 1, origin=HUMAN, frozen=False)
+    desk.until(desk.serves(None, **{LINEAR: first, "r": second}))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_served_is_what_the_topic_says_whatever_is_announced(desk: Desk, seed: int) -> None:
+    rng = random.Random(seed)
+    stages = ("champion", "champion", "canary", "challenger", "retired")
+    desk.announce(LINEAR, "champion", 1)
+    for _ in range(25):
+        origin, frozen = rng.choice(("learn", HUMAN, "automatic")), rng.random() < 0.2
+        name = rng.choice((LINEAR, "r", "q"))
+        desk.announce(name, rng.choice(stages), rng.randrange(3), origin=origin, frozen=frozen)
+        log = ReleaseLog()
+        for one in TOLD:
+            log.apply(one)
+        assert log.champion is not None
+        hashes = {log.champion.model_id: log.champion.sha256}
+        if log.canary is not None:
+            hashes[log.canary.model_id] = log.canary.sha256
+        hashes |= {name: one.sha256 for name, one in log.challengers.items()}
+        desk.until(desk.serves(log.canary.model_id if log.canary else None, **hashes))

@@ -159,6 +159,9 @@ def test_models_that_come_and_go_are_taken_up() -> None:
     assert (without.champion, set(without.standing())) == ("b", {"a", "d"})
     anew = Promotion.from_bytes(CONFIG, promotion.to_bytes(), ["a", "c"])
     assert anew.champion == "a"
+    tried = Promotion(CONFIG, "b", ["a", "c"], canary="c")
+    gone = Promotion.from_bytes(CONFIG, tried.to_bytes(), ["a", "b"])
+    assert (gone.champion, gone.canary) == ("b", None)  # a canary that is gone unseats nobody
 
 
 @pytest.mark.parametrize("packed", [b"", b"WPR\x02abc", b"WPR\x01abc"])
