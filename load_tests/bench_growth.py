@@ -84,9 +84,9 @@ class Measured:
     peak_rss_mib: float
     peak_anonymous_mib: float
     stalls: dict[str, float]
-    killed_logs_mib: float
-    killed_stores_s: float
-    killed_rest_s: float
+    killed_logs_mib: float | None
+    killed_stores_s: float | None
+    killed_rest_s: float | None
 
 
 class Bench:
@@ -154,7 +154,8 @@ class Bench:
         told: dict[str, Any] = json.loads((scratch / "run" / "metrics.json").read_text())
         times = told[metrics.RUN_TIMES.name]
         shutil.rmtree(scratch)
-        logs_mib, killed_times = self._killed(part, scratch)
+        killed = self._killed(part, scratch)
+        shutil.rmtree(scratch)
         return Measured(
             entities=sum(by_step.values()),
             by_step=by_step,
@@ -170,30 +171,40 @@ class Bench:
             peak_rss_mib=memory.peak_mib,
             peak_anonymous_mib=memory.anonymous_mib,
             stalls=told[metrics.SNAPSHOT_STALL.name],
-            killed_logs_mib=logs_mib,
-            killed_stores_s=killed_times["stores"],
-            killed_rest_s=round(killed_times["first_record"] - killed_times["loaded"] - killed_times["stores"], 3),
+            killed_logs_mib=killed[0] if killed else None,
+            killed_stores_s=killed[1] if killed else None,
+            killed_rest_s=killed[2] if killed else None,
         )
 
-    def _killed(self, part: Stretch, scratch: Path) -> tuple[float, dict[str, float]]:
-        """Kill a replay in the midst of it and resume; returns MiB of logs there were, and the times of the start."""
+    def _killed(self, part: Stretch, scratch: Path) -> tuple[float, float, float] | None:
+        """Kill a replay in the midst of it and resume.
+
+        Returns:
+            MiB of logs there were, seconds to open and roll back the stores, seconds from there to the first decision;
+            None when the replay had come to its end before it could be killed.
+        """
         copy_state(self.kept(part), scratch)
         output = scratch / "run" / "decisions.jsonl"
         process = self._start(scratch)
         done = Lines(output, output.stat().st_size)
-        wait_until(process, lambda: done.count() >= self.spread // 2)
+        while done.count() < self.spread // 2 and process.poll() is None:
+            time.sleep(_POLL_S)
         process.kill()
-        process.wait()
+        if process.wait() != -signal.SIGKILL:
+            return None
         logs = sum(path.stat().st_size for path in (scratch / "state" / "shards").rglob("*.log"))
         process = self._start(scratch)
         # What was published and not committed is adopted: no new line before its place has been reached again.
         more = Lines(output, output.stat().st_size)
-        wait_until(process, lambda: more.count() > 0)
+        while more.count() == 0 and process.poll() is None:
+            time.sleep(_POLL_S)
         stop(process)
         told: dict[str, Any] = json.loads((scratch / "run" / "metrics.json").read_text())
-        shutil.rmtree(scratch)
         times: dict[str, float] = told[metrics.RUN_TIMES.name]
-        return round(logs / (1 << 20), 1), times
+        if "first_record" not in times:
+            return None
+        rest = times["first_record"] - times["loaded"] - times["stores"]
+        return round(logs / (1 << 20), 1), times["stores"], round(rest, 3)
 
     def _begin_from_largest_kept(self, part: Stretch) -> int:
         """Make the state of the size before the live one, whichever run filled that; returns payments."""
@@ -268,7 +279,8 @@ def wait_until(process: subprocess.Popen[bytes], ready: Any) -> None:
 
 def stop(process: subprocess.Popen[bytes]) -> None:
     """Stop it in order."""
-    process.send_signal(signal.SIGTERM)
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
     code = process.wait(timeout=_STOP_S + 30)
     if code:
         message = f"the replay did not stop in order: exit code {code}; see the file `log`"
@@ -322,9 +334,9 @@ def show(console: Console, rows: list[Measured]) -> None:
         ("  stores opened and rolled back", lambda row: f"{row.stores_s:.2f}"),
         ("  engine, recovery store, input", lambda row: f"{row.engine_s:.2f}"),
         ("  first batch", lambda row: f"{row.first_batch_s:.2f}"),
-        ("resume after kill -9: stores opened and rolled back, s", lambda row: f"{row.killed_stores_s:.2f}"),
-        ("  logs there were, MiB", lambda row: f"{row.killed_logs_mib:,.0f}"),
-        ("  engine, recovery store, input, first batch", lambda row: f"{row.killed_rest_s:.2f}"),
+        ("resume after kill -9: stores opened and rolled back, s", lambda row: _figure(row.killed_stores_s, 2)),
+        ("  logs there were, MiB", lambda row: _figure(row.killed_logs_mib, 0)),
+        ("  engine, recovery store, input, first batch", lambda row: _figure(row.killed_rest_s, 2)),
         ("payments a second", lambda row: f"{row.payments_per_s:,.0f}"),
         ("  ratio to the smallest", lambda row: f"{row.payments_per_s / first:.2f}"),
         ("CPU µs a payment, start included", lambda row: f"{row.cpu_us_per_payment:.0f}"),
@@ -338,6 +350,10 @@ def show(console: Console, rows: list[Measured]) -> None:
     for name, figure in lines:
         table.add_row(name, *(figure(row) for row in rows))
     console.print(table, highlight=False)
+
+
+def _figure(value: float | None, digits: int) -> str:
+    return "not killed in time" if value is None else f"{value:,.{digits}f}"
 
 
 def main(arguments: list[str] | None = None) -> int:

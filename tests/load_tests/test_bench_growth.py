@@ -98,8 +98,8 @@ def test_a_small_run_tells_every_figure_and_a_second_one_does_not_fill_again(
         for figure in ("disk_mib", "resume_s", "loaded_s", "stores_s", "payments_per_s", "peak_rss_mib"):
             assert row[figure] > 0, figure
         assert row["loaded_s"] + row["stores_s"] <= row["resume_s"]
-        for figure in ("killed_logs_mib", "killed_stores_s", "killed_rest_s"):
-            assert row[figure] > 0, figure
+        killed = [row[figure] for figure in ("killed_logs_mib", "killed_stores_s", "killed_rest_s")]
+        assert killed == [None] * 3 or min(killed) > 0  # a machine may come to the end of so little before the kill
     assert "ratio to the smallest" in told
     assert "resume after kill -9" in told
     assert bench_growth.main(arguments) == 0
