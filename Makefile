@@ -9,8 +9,9 @@ setup:
 demo: setup
 	.venv/bin/python -m load_tests.demo --out demo-out
 
+# One worker more than there are cores, since many tests wait for processes that were killed.
 test: setup
-	.venv/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+	.venv/bin/python -m pytest -n $$(.venv/bin/python -c "import os; print(min(4, (os.cpu_count() or 1) + 1))") --dist worksteal
 
 lint: setup
 	.venv/bin/ruff check .
