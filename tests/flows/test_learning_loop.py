@@ -70,8 +70,9 @@ def test_labels_change_fraud_rates_and_a_released_model_decides(kafka: str, tmp_
     names = [one.name for one in load_profile(loop.profile).features.features]
     at = names.index("account.fraud_rate_24h")
     assert decision["features"]["values"][at] > (before["features"]["values"][at] or 0.0)
+    both = {"chargeback", "maturity"}
+    wait_until(running, lambda: {one["source"] for one in loop.read("labelled_outcomes", "labelled_outcome")} == both)
     labelled = loop.read("labelled_outcomes", "labelled_outcome")
-    assert {one["source"] for one in labelled} == {"chargeback", "maturity"}
     decided = loop.decisions()
     for one in labelled:
         assert one["features"] == decided[one["transaction_id"]]["features"]
