@@ -16,6 +16,8 @@ Records of the ledger (integers big endian):
 
 All slots get an item in every epoch, the first batch of an epoch being told to all, so that each makes a snapshot; the
 last one of a process makes the state of its shards durable, before bytewax commits (docs/adr/0009).
+
+Long, because a slot's ledger and what the outputs read back for it on resume are two halves of one protocol.
 """
 
 from __future__ import annotations

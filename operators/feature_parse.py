@@ -1,4 +1,7 @@
-"""features.toml read strictly: every key is known, every value is of its type, or the start is refused by name."""
+"""features.toml read strictly: every key is known, every value is of its type, or the start is refused by name.
+
+Long, because `Section`, which reads every table of every profile file, and what features.toml makes of it are read together.
+"""
 
 from __future__ import annotations
 

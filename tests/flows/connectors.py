@@ -3,12 +3,15 @@
 Each kind is driven as its flow drives it: files by the merge and the slots of a replay, the others by the reader, the
 ingest, the ledger and the publisher of a live flow. A *state* is what bytewax would keep; whoever is opened without one
 begins as a new flow, and `die` leaves without another word, as a killed process does.
+
+Long, because all kinds stand side by side: what one of them does otherwise is to be seen at once.
 """
 
 from __future__ import annotations
 
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -224,7 +227,7 @@ class _Slots:
         pass
 
 
-class Live:
+class Live(ABC):
     """What the kinds of a live flow have in common: they differ in their streams."""
 
     can = frozenset({SPREADS, STARTS, TIMES, SHARED})
@@ -243,13 +246,13 @@ class Live:
         self._ends = {stream.topic: questions.ends(stream.topic) for stream in self.outputs.values()}
         questions.close()
 
+    @abstractmethod
     def make(self, name: str) -> str:
         """Make a stream; returns its URL."""
-        raise NotImplementedError
 
+    @abstractmethod
     def put(self, url: str, records: Sequence[tuple[str, bytes]]) -> None:
         """Append records to it."""
-        raise NotImplementedError
 
     def append(self, records: Sequence[tuple[str, bytes]]) -> None:
         self.put(self.options.inputs["transactions"], records)

@@ -1,4 +1,7 @@
-"""The reader of streams: every record once and those of a key in order, over reshards, resumes and what AWS does."""
+"""The reader of streams: every record once and those of a key in order, over reshards, resumes and what AWS does.
+
+Long, because all tests share one scene of a stand-in, a proxy before it and a reader.
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Tests of schemas/validate.py. One file, because JSON, Avro and rows are held against one list of faults."""
+
 from __future__ import annotations
 
 import datetime as dt

@@ -1,3 +1,5 @@
+"""Tests of state/store.py on disk. One file, because all of it looks at the same directory from outside."""
+
 import os
 import resource
 import shutil
