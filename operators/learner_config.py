@@ -40,9 +40,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from operators.feature_parse import Section
 from operators.features import FeatureSet
 from operators.model_config import ModelConfig, Ratio, count, input_cells, number, parse_model, sha256_of
+from operators.section import Section
 
 MOST_FOREST_BYTES: Final = 256 * 1024 * 1024
 """Bound of a forest's memory while it learns. More would double the memory of a process that decides."""

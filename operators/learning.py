@@ -41,13 +41,13 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
-from operators.feature_parse import Section
 from operators.features import FeatureSet
 from operators.learner_config import Learner, parse_learner, parse_learners
 from operators.lessons import Lessons
 from operators.loop_config import LOOP_KEYS, LoopConfig, parse_loop
 from operators.model_config import count, number, parse_ratios, sha256_of
 from operators.prequential import PrequentialConfig
+from operators.section import Section
 from schemas.errors import ProfileError
 
 

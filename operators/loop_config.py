@@ -50,9 +50,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from operators.actions import ACTIONS, Action
-from operators.feature_parse import Section
 from operators.features import FeatureSet
 from operators.lessons import Lessons
+from operators.section import Section
 
 Loss = Literal["log", "brier"]
 LOSSES: Final[tuple[Loss, ...]] = ("log", "brier")

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from operators.binning import grid_cells
-from operators.feature_parse import Section, check_name
 from operators.features import FeatureSet
+from operators.section import Section, check_name
 
 MOST_CELLS: Final = 2_000_000
 """Bound of a model's weights, and so of its memory: 32 MB in arrays, and at worst, with every cell met, some 300 MB in
