@@ -70,8 +70,13 @@ def test_labels_change_fraud_rates_and_a_released_model_decides(kafka: str, tmp_
     names = [one.name for one in load_profile(loop.profile).features.features]
     at = names.index("account.fraud_rate_24h")
     assert decision["features"]["values"][at] > (before["features"]["values"][at] or 0.0)
-    both = {"chargeback", "maturity"}
-    wait_until(running, lambda: {one["source"] for one in loop.read("labelled_outcomes", "labelled_outcome")} == both)
+
+    def labelled_both_ways() -> bool:
+        loop.tell(loop.pay(1))  # as above: both topics must go on, or nothing matures
+        sources = {one["source"] for one in loop.read("labelled_outcomes", "labelled_outcome")}
+        return sources == {"chargeback", "maturity"}
+
+    wait_until(running, labelled_both_ways)
     labelled = loop.read("labelled_outcomes", "labelled_outcome")
     decided = loop.decisions()
     for one in labelled:

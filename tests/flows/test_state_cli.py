@@ -143,7 +143,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_a_backup_of_a_running_flow_is_gone_on_from_on_an_empty_machine(
     profile: Path, events: Path, whole: Path, tmp_path: Path, topic: str
 ) -> None:
-    flow = Flow(profile, events, tmp_path, 1, "--rate", "1500")
+    flow = Flow(profile, events, tmp_path, 1, "--rate", "500")  # slow: two backups are made before it has ended
     url = f"file://{tmp_path}/backups"
     process = flow.start()
     try:
