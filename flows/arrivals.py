@@ -47,6 +47,11 @@ class _Lane:
         self.since = now
 
 
+def _now_ms() -> float:
+    """The time of this machine, in the unit in which brokers tell that of an append."""
+    return time.time() * 1_000
+
+
 class Arrivals:
     """Messages that wait to be delivered.
 
@@ -58,7 +63,7 @@ class Arrivals:
         self,
         monotonic: Callable[[], float] = time.monotonic,
         settle_s: float = 0.0,
-        now_ms: Callable[[], float] = lambda: time.time() * 1_000,  # as appends are timed
+        now_ms: Callable[[], float] = _now_ms,
     ) -> None:
         """Prepare.
 

@@ -20,6 +20,7 @@ import orjson
 import pytest
 
 from load_tests.kinesis_local import CREDENTIALS, KinesisError, KinesisLocal, Tail
+from tests.flows.kinesis_proxy import Proxy, proxied
 from tests.flows.live import STREAMS, Live, account_of
 from tests.flows.traffic import payment
 
@@ -41,6 +42,13 @@ def kinesis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KinesisLocal]:
             patch.setenv(name, value)
         yield server
     server.kill()
+
+
+@pytest.fixture
+def proxy(kinesis: KinesisLocal) -> Iterator[Proxy]:
+    """Before the stand-in; it does as AWS does on a good day until a test says otherwise."""
+    with proxied(kinesis.endpoint) as found:
+        yield found
 
 
 FEATURES = """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,11 +23,11 @@ from flows.source import Run
 from flows.streams import KinesisStream, parse_stream
 from load_tests.kinesis_local import KinesisLocal
 from schemas.errors import ConfigError
-from tests.flows.kinesis_node import kinesis, small_profile
-from tests.flows.kinesis_proxy import Proxy, closing_connections, fault, proxied
+from tests.flows.kinesis_node import kinesis, proxy, small_profile
+from tests.flows.kinesis_proxy import Proxy, closing_connections, fault
 from tests.state.s3_server import missing, s3_server
 
-__all__ = ["kinesis"]
+__all__ = ["kinesis", "proxy"]
 
 ROLE = "arn:aws:iam::123456789012:role/weir"
 
@@ -125,12 +124,6 @@ def _config(server: KinesisLocal, directory: Path, endpoint: str, missing: bool 
     path = directory / "weir.toml"
     path.write_text(f'profile = "p"\n[streams]\n{urls}\n[state]\nfolder = "s"\n')
     return load_config(path)
-
-
-@pytest.fixture
-def proxy(kinesis: KinesisLocal) -> Iterator[Proxy]:
-    with proxied(kinesis.endpoint) as found:
-        yield found
 
 
 def test_a_check_asks_kinesis_and_says_what_is_missing(kinesis: KinesisLocal, proxy: Proxy, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +23,12 @@ from flows.source import Run
 from flows.streams import KinesisStream
 from load_tests.kinesis_local import KinesisLocal
 from schemas.errors import StreamError
-from tests.flows.kinesis_node import kinesis
-from tests.flows.kinesis_proxy import Proxy, proxied
+from tests.flows.kinesis_node import kinesis, proxy
+from tests.flows.kinesis_proxy import Proxy
 
-__all__ = ["kinesis"]
+__all__ = ["kinesis", "proxy"]
 
 WAIT_S = 30.0
-
-
-@pytest.fixture
-def proxy(kinesis: KinesisLocal) -> Iterator[Proxy]:
-    with proxied(kinesis.endpoint) as found:
-        yield found
 
 
 class Start:

@@ -20,19 +20,13 @@ from flows.source import Run
 from flows.streams import KinesisStream, parse_stream
 from load_tests.kinesis_local import KinesisLocal
 from schemas.errors import StreamError, StreamPositionError
-from tests.flows.kinesis_node import kinesis
-from tests.flows.kinesis_proxy import Answer, Ask, Proxy, proxied
+from tests.flows.kinesis_node import kinesis, proxy
+from tests.flows.kinesis_proxy import Answer, Ask, Proxy
 
-__all__ = ["kinesis"]
+__all__ = ["kinesis", "proxy"]
 
 DAY_MS = 24 * 3_600_000
 """For so long a stream holds records when nobody says otherwise."""
-
-
-@pytest.fixture
-def proxy(kinesis: KinesisLocal) -> Iterator[Proxy]:
-    with proxied(kinesis.endpoint) as found:
-        yield found
 
 
 @pytest.fixture

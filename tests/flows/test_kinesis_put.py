@@ -8,7 +8,6 @@ import random
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,18 +16,12 @@ from flows.kinesis_client import KinesisWatch
 from flows.kinesis_put import MOST_RECORD_BYTES, Put, Putter
 from flows.live_hooks import NoHooks
 from load_tests.kinesis_local import KinesisLocal, Tail, client_at, merge, split
-from tests.flows.kinesis_node import kinesis
-from tests.flows.kinesis_proxy import Answer, Ask, Proxy, every, fault, proxied, some_refused
+from tests.flows.kinesis_node import kinesis, proxy
+from tests.flows.kinesis_proxy import Answer, Ask, Proxy, every, fault, some_refused
 
-__all__ = ["kinesis"]
+__all__ = ["kinesis", "proxy"]
 
 THROTTLE = "ProvisionedThroughputExceededException"
-
-
-@pytest.fixture
-def proxy(kinesis: KinesisLocal) -> Iterator[Proxy]:
-    with proxied(kinesis.endpoint) as found:
-        yield found
 
 
 class _Errors(NoHooks):

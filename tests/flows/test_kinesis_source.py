@@ -9,7 +9,7 @@ import hashlib
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -28,18 +28,12 @@ from flows.source import Run
 from flows.streams import KinesisStream, parse_stream
 from load_tests.kinesis_local import KinesisLocal, merge, open_shards, split
 from schemas.errors import StreamError, StreamPositionError
-from tests.flows.kinesis_node import kinesis
-from tests.flows.kinesis_proxy import Answer, Ask, Proxy, aggregated, every, fault, proxied
+from tests.flows.kinesis_node import kinesis, proxy
+from tests.flows.kinesis_proxy import Answer, Ask, Proxy, aggregated, every, fault
 
-__all__ = ["kinesis"]
+__all__ = ["kinesis", "proxy"]
 
 WAIT_S = 40.0
-
-
-@pytest.fixture
-def proxy(kinesis: KinesisLocal) -> Iterator[Proxy]:
-    with proxied(kinesis.endpoint) as found:
-        yield found
 
 
 class Behind(NoHooks):
